@@ -1,0 +1,45 @@
+"""Executable file mappings and the first exec: what a path rule can't say, decided by which file it is.
+
+Runs in: supervisor.
+
+A mapping is judged by the descriptor's file and then continued: the kernel reads the descriptor number from a register,
+but a second thread could put another file in its place meanwhile. So only a process with one thread gets one: nobody
+else shares its descriptors (the static filter refuses ``CLONE_FILES`` without ``CLONE_THREAD``), and the one thread is
+waiting for the answer.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandboxed_python.plan.model import MapGate
+    from sandboxed_python.policy.model import Policy
+
+
+def may_map(gate: MapGate, policy: Policy, task: int, descriptor: int) -> bool:
+    """Tell whether task ``task`` may map the file of its descriptor executable.
+
+    Raises:
+        OSError: the task or its descriptor is gone; the caller denies.
+    """
+    if os.stat(f"/proc/{task}/task").st_nlink != 3:  # ".", "..", and one thread
+        return False
+    link = f"/proc/{task}/fd/{descriptor}"
+    path = os.readlink(link)
+    if not may_map_path(gate, policy, path):
+        return False
+    # The name is that of the file, and not of another that took its place (or of "x (deleted)").
+    return os.path.samestat(os.stat(link), os.stat(path))
+
+
+def may_map_path(gate: MapGate, policy: Policy, path: str) -> bool:
+    """Tell whether the file at ``path`` (absolute, resolved) may be mapped executable."""
+    if not policy.readable(path) or policy.writable(path):
+        return False
+    if any(part in path for part in gate.open_to):
+        return True
+    if any(part in path for part in gate.banned):
+        return False
+    return path in gate.files or any(path.startswith(tree + "/") or tree == "/" for tree in gate.trees)

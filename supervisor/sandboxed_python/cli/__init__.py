@@ -1,0 +1,4 @@
+"""The command line.
+
+Runs in: supervisor.
+"""

@@ -1,0 +1,233 @@
+"""The one door to the kernel: system calls and libc functions by ctypes.
+
+Runs in: both. ``_ctypes`` is used without the ``ctypes`` package on top of it, which costs ten times as much to import.
+Every call checks its result: a failure is a ``KernelError`` that names the call and its arguments.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import _ctypes
+
+from sandboxed_python.errors import KernelError
+from sandboxed_python.kernel import uapi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - ctypes itself subclasses it so
+    """C ``long``: what ``syscall(2)`` takes and returns."""
+
+    _type_ = "l"
+
+
+class Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
+    """C ``void *``: takes an address, ``None``, ``bytes`` or a ctypes array."""
+
+    _type_ = "P"
+
+
+class Char(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
+    """C ``char``, for arrays."""
+
+    _type_ = "c"
+
+
+class _Function(_ctypes.CFuncPtr):
+    """A C function that returns ``long`` and sets ``errno``."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = Long
+
+
+_LIBC = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # None: this process
+_MACHINE = os.uname().machine
+_COLUMN = 0 if _MACHINE == "x86_64" else 1
+
+
+def function(name: str, *argument_types: Any) -> Any:
+    """Return the libc function ``name``; it takes ``argument_types`` and returns a C ``long``."""
+    found: Any = _Function(_ctypes.dlsym(_LIBC, name))
+    found.argtypes = argument_types
+    return found
+
+
+def addressof(array: Any) -> int:
+    """Return the address of a ctypes array."""
+    address: int = _ctypes.addressof(array)
+    return address
+
+
+def get_errno() -> int:
+    """Return ``errno`` as the last call through this door left it (thread-local)."""
+    return _ctypes.get_errno()
+
+
+_syscall = function("syscall", Long, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer)
+
+
+def syscall(name: str, *arguments: Any) -> int:
+    """Make the system call ``name`` (a key of ``uapi.SYSCALLS``); up to six ints, ``bytes``, arrays or ``None``.
+
+    Returns:
+        The kernel's result, 0 or more.
+
+    Raises:
+        KernelError: the call failed; it has ``errno`` and names the call and its arguments.
+    """
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)
+    result: int = _syscall(uapi.SYSCALLS[name][_COLUMN], *padded[:6])
+    if result == -1:
+        raise KernelError(get_errno(), name, ", ".join(_shown(argument) for argument in arguments))
+    return result
+
+
+def _shown(argument: object) -> str:
+    if isinstance(argument, int):
+        return str(argument) if -4096 < argument < 4096 else hex(argument)
+    if isinstance(argument, bytes):
+        return repr(argument) if len(argument) <= 48 else f"<{len(argument)} bytes>"
+    return "NULL" if argument is None else f"<{type(argument).__name__}>"
+
+
+def _libc_int(name: str, result: int, *arguments: object) -> int:
+    """Check the ``int`` result of a libc function (it comes back in a ``long`` register)."""
+    result &= 0xFFFFFFFF
+    if result == 0xFFFFFFFF:
+        raise KernelError(get_errno(), name, ", ".join(_shown(argument) for argument in arguments))
+    return result
+
+
+_prctl = function("prctl", Long, Long, Long, Long, Long)
+
+
+def prctl(option: int, argument2: int = 0, argument3: int = 0, argument4: int = 0, argument5: int = 0) -> int:
+    """Call prctl(2).
+
+    Raises:
+        KernelError: the kernel refused; errno ``EINVAL`` is an option that it doesn't know.
+    """
+    result = _prctl(option, argument2, argument3, argument4, argument5)
+    return _libc_int("prctl", result, option, argument2, argument3, argument4, argument5)
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from ``first`` to ``last``, both included (close_range(2), Linux 5.9)."""
+    if first <= last:
+        syscall("close_range", first, last, 0)
+
+
+_poll = function("poll", Pointer, Long, Long)
+
+
+def poll(descriptors: Sequence[int], timeout_ms: int = -1) -> list[int]:
+    """Wait until a descriptor is readable or hung up (poll(2)).
+
+    Args:
+        descriptors: what to wait for; a negative one is ignored.
+        timeout_ms: milliseconds; -1 waits for ever.
+
+    Returns:
+        ``revents`` for each descriptor, in order; all 0 after a time-out or a signal.
+    """
+    # struct pollfd: int fd; short events; short revents.
+    packed = b"".join(
+        fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors
+    )
+    buffer = (Char * len(packed)).from_buffer_copy(packed)
+    result = _poll(buffer, len(descriptors), timeout_ms) & 0xFFFFFFFF
+    if result == 0xFFFFFFFF:
+        number = get_errno()
+        if number != errno.EINTR:
+            raise KernelError(number, "poll", f"{list(descriptors)}, {timeout_ms}")
+        return [0] * len(descriptors)
+    answer = bytes(buffer)
+    return [int.from_bytes(answer[at + 6 : at + 8], "little") for at in range(0, len(answer), 8)]
+
+
+_signalfd = function("signalfd", Long, Pointer, Long)
+
+
+def signalfd(signals: frozenset[int] | set[int]) -> int:
+    """Return a close-on-exec, non-blocking descriptor from which blocked ``signals`` are read (signalfd(2))."""
+    mask = 0
+    for number in signals:
+        mask |= 1 << (number - 1)
+    # glibc's sigset_t is 128 bytes; the kernel reads the first 8.
+    result = _signalfd(-1, mask.to_bytes(128, "little"), uapi.SFD_CLOEXEC | uapi.SFD_NONBLOCK)
+    return _libc_int("signalfd", result, -1, sorted(signals))
+
+
+_socketpair = function("socketpair", Long, Long, Long, Pointer)
+
+
+def socketpair() -> tuple[int, int]:
+    """Return two connected close-on-exec stream sockets (AF_UNIX)."""
+    buffer = (Char * 8)()
+    result = _socketpair(uapi.AF_UNIX, uapi.SOCK_STREAM | uapi.SOCK_CLOEXEC, 0, buffer)
+    _libc_int("socketpair", result)
+    ends = bytes(buffer)
+    return int.from_bytes(ends[:4], "little"), int.from_bytes(ends[4:], "little")
+
+
+_sendmsg = function("sendmsg", Long, Pointer, Long)
+_recvmsg = function("recvmsg", Long, Pointer, Long)
+_SOL_SOCKET = 1
+_SCM_RIGHTS = 1
+_CONTROL = 24  # CMSG_SPACE(sizeof(int)) on 64-bit Linux: size_t len, int level, int type, int fd, padding
+
+
+def _message(text: Any, control: Any) -> tuple[Any, list[Any]]:
+    """Build a struct msghdr for one iovec and one control buffer; the list keeps the memory alive."""
+    address = _ctypes.addressof
+    vector = (Char * 16).from_buffer_copy(address(text).to_bytes(8, "little") + len(text).to_bytes(8, "little"))
+    # name, namelen(+pad), iov, iovlen, control, controllen, flags(+pad)
+    words = (0, 0, address(vector), 1, address(control), _CONTROL, 0)
+    header = (Char * 56).from_buffer_copy(b"".join(word.to_bytes(8, "little") for word in words))
+    return header, [vector, text, control]
+
+
+def send_descriptor(sock: int, descriptor: int, text: bytes) -> None:
+    """Send ``text`` (1 byte or more) and one descriptor over a Unix socket (SCM_RIGHTS, unix(7)).
+
+    Raises:
+        KernelError: sendmsg(2) failed.
+    """
+    control = (Char * _CONTROL).from_buffer_copy(
+        (20).to_bytes(8, "little")
+        + _SOL_SOCKET.to_bytes(4, "little")
+        + _SCM_RIGHTS.to_bytes(4, "little")
+        + descriptor.to_bytes(8, "little")
+    )
+    header, _alive = _message((Char * len(text)).from_buffer_copy(text), control)
+    if _sendmsg(sock, header, 0) < 0:
+        raise KernelError(get_errno(), "sendmsg", f"{sock}, descriptor {descriptor}")
+
+
+def receive_descriptor(sock: int, size: int) -> tuple[bytes, int]:
+    """Receive up to ``size`` bytes and at most one descriptor from a Unix socket.
+
+    Returns:
+        The bytes (empty at end of file) and the descriptor, close-on-exec, or -1.
+
+    Raises:
+        KernelError: recvmsg(2) failed.
+    """
+    text = (Char * size)()
+    control = (Char * _CONTROL)()
+    header, _alive = _message(text, control)
+    while True:
+        received: int = _recvmsg(sock, header, uapi.MSG_CMSG_CLOEXEC)
+        if received >= 0:
+            break
+        if get_errno() != errno.EINTR:
+            raise KernelError(get_errno(), "recvmsg", str(sock))
+    answer = bytes(control)
+    length = int.from_bytes(bytes(header)[40:48], "little")
+    has_one = length >= 20 and answer[8:16] == b"\x01\x00\x00\x00\x01\x00\x00\x00"
+    return bytes(text)[:received], int.from_bytes(answer[16:20], "little") if has_one else -1

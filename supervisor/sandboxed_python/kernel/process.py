@@ -1,0 +1,85 @@
+"""One process: capabilities, no_new_privs, resource limits, parent-death signal.
+
+Runs in: both. Sources: capabilities(7), prctl(2), setrlimit(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sandboxed_python.errors import KernelError
+from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel.calls import Char, prctl, syscall
+
+# What root keeps: file work, its own ids, its own processes, low ports. Everything else can undo a sandbox.
+KEPT_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETUID", "SETGID", "SETPCAP", "NET_BIND_SERVICE", "IPC_LOCK",
+)  # fmt: skip
+
+
+def capability_mask(names: tuple[str, ...]) -> int:
+    """Return the bits of the named capabilities (without ``CAP_``)."""
+    return sum(1 << uapi.CAPABILITIES.index(name) for name in names)
+
+
+def _header() -> bytes:
+    return uapi.LINUX_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+
+
+def get_capabilities() -> tuple[int, int, int]:
+    """Return the effective, permitted and inheritable sets of this process as bit masks (capget(2))."""
+    data = (Char * 24)()
+    syscall("capget", _header(), data)
+    raw = bytes(data)
+    words = [int.from_bytes(raw[at : at + 4], "little") for at in range(0, 24, 4)]
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
+def cut_capabilities(keep: int) -> None:
+    """Give up every capability that is not in ``keep``, for good: bounding, ambient, inheritable, permitted, effective.
+
+    A process that holds none has nothing to give up; its bounding set stays, and no_new_privs makes it worthless.
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    effective, permitted, inheritable = get_capabilities()
+    if not permitted and not inheritable:
+        return
+    if effective & capability_mask(("SETPCAP",)):
+        number = 0
+        while True:
+            if not keep >> number & 1:
+                try:
+                    prctl(uapi.PR_CAPBSET_DROP, number)
+                except KernelError as error:
+                    if error.errno == errno.EINVAL:  # past the last capability that this kernel has
+                        break
+                    raise
+            number += 1
+    prctl(uapi.PR_CAP_AMBIENT, uapi.PR_CAP_AMBIENT_CLEAR_ALL)
+    sets = (effective & keep, permitted & keep, 0)
+    data = b"".join((mask & 0xFFFFFFFF).to_bytes(4, "little") for mask in sets)
+    data += b"".join((mask >> 32).to_bytes(4, "little") for mask in sets)
+    syscall("capset", _header(), data)
+
+
+def set_no_new_privs() -> None:
+    """Make set-id programs and file capabilities worthless for this process and all it starts, for good."""
+    prctl(uapi.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def die_with_parent(parent: int, signal_number: int) -> bool:
+    """Ask for ``signal_number`` when the parent ends (PR_SET_PDEATHSIG).
+
+    Returns:
+        False when the parent, whose pid is ``parent``, has ended already: nobody would send the signal.
+    """
+    prctl(uapi.PR_SET_PDEATHSIG, signal_number)
+    return os.getppid() == parent
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process (PR_SET_CHILD_SUBREAPER)."""
+    prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)

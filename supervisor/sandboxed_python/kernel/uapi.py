@@ -1,0 +1,204 @@
+"""Numbers of the kernel's user interface, and nothing else.
+
+Runs in: both. Sources: ``include/uapi/linux/{landlock,seccomp,prctl,capability,audit,sched,fcntl,stat}.h`` and the
+system call tables of x86-64 and arm64.
+"""
+
+from __future__ import annotations
+
+# Architectures: name by ``os.uname().machine`` -> AUDIT_ARCH value (linux/audit.h).
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+X32_SYSCALL_BIT = 0x40000000
+
+# System calls that libc has no wrapper for (or not every libc): name -> (x86-64, arm64).
+SYSCALLS = {
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "landlock_restrict_self": (446, 446),
+    "seccomp": (317, 277),
+    "close_range": (436, 436),
+    "capget": (125, 90),
+    "capset": (126, 91),
+    "openat2": (437, 437),
+    "faccessat2": (439, 439),
+    "execveat": (322, 281),
+    "fchmodat2": (452, 452),
+    "renameat2": (316, 276),
+    "gettid": (186, 178),
+    "tgkill": (234, 131),
+    "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424),
+}
+
+# Calls that a notifying filter may hand to the supervisor: architecture -> number -> name.
+NOTIFIED = {
+    "x86_64": {9: "mmap", 59: "execve", 322: "execveat"},
+    "aarch64": {222: "mmap", 221: "execve", 281: "execveat"},
+}
+
+# Landlock.
+LANDLOCK_CREATE_RULESET_VERSION = 1 << 0
+LANDLOCK_RULE_PATH_BENEATH = 1
+LANDLOCK_RULE_NET_PORT = 2
+
+# prctl(2).
+PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_GET_SECCOMP = 21
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# Capabilities: linux/capability.h, in numeric order.
+CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+# seccomp(2).
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2
+SECCOMP_GET_NOTIF_SIZES = 3
+SECCOMP_FILTER_FLAG_TSYNC = 1 << 0
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
+SECCOMP_RET_KILL_PROCESS = 0x80000000
+SECCOMP_RET_KILL_THREAD = 0x00000000
+SECCOMP_RET_TRAP = 0x00030000
+SECCOMP_RET_ERRNO = 0x00050000
+SECCOMP_RET_USER_NOTIF = 0x7FC00000
+SECCOMP_RET_TRACE = 0x7FF00000
+SECCOMP_RET_LOG = 0x7FFC0000
+SECCOMP_RET_ALLOW = 0x7FFF0000
+SECCOMP_RET_ACTION_FULL = 0xFFFF0000
+SECCOMP_RET_DATA = 0x0000FFFF
+SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1
+SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP = 1
+SECCOMP_ADDFD_FLAG_SETFD = 1
+SECCOMP_ADDFD_FLAG_SEND = 2
+# ioctl numbers: _IOWR('!', n, size) etc. (linux/seccomp.h); the sizes are those of the structs below.
+SECCOMP_IOCTL_NOTIF_RECV = 0xC0502100  # struct seccomp_notif, 80 bytes
+SECCOMP_IOCTL_NOTIF_SEND = 0xC0182101  # struct seccomp_notif_resp, 24 bytes
+SECCOMP_IOCTL_NOTIF_ID_VALID = 0x40082102
+SECCOMP_IOCTL_NOTIF_ADDFD = 0x40182103  # struct seccomp_notif_addfd, 24 bytes
+SECCOMP_IOCTL_NOTIF_SET_FLAGS = 0x40082104
+SIZEOF_SECCOMP_NOTIF = 80  # u64 id, u32 pid, u32 flags, struct seccomp_data (int nr, u32 arch, u64 ip, u64 args[6])
+SIZEOF_SECCOMP_NOTIF_RESP = 24  # u64 id, s64 val, s32 error, u32 flags
+
+# clone(2) flags (linux/sched.h).
+CLONE_VM = 0x00000100
+CLONE_FS = 0x00000200
+CLONE_FILES = 0x00000400
+CLONE_SIGHAND = 0x00000800
+CLONE_PIDFD = 0x00001000
+CLONE_PTRACE = 0x00002000
+CLONE_VFORK = 0x00004000
+CLONE_PARENT = 0x00008000
+CLONE_THREAD = 0x00010000
+CLONE_NEWNS = 0x00020000
+CLONE_UNTRACED = 0x00800000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_IO = 0x80000000
+CLONE_NEWTIME = 0x00000080
+CLONE_NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+)
+
+# Memory protection (asm-generic/mman-common.h).
+PROT_READ = 1
+PROT_WRITE = 2
+PROT_EXEC = 4
+MAP_SHARED = 1
+MAP_PRIVATE = 2
+MAP_SHARED_VALIDATE = 3
+MAP_ANONYMOUS = 0x20
+MFD_CLOEXEC = 1
+MFD_ALLOW_SEALING = 2
+MFD_NOEXEC_SEAL = 8
+
+# Sockets.
+AF_UNIX = 1
+AF_INET = 2
+AF_INET6 = 10
+AF_NETLINK = 16
+NETLINK_ROUTE = 0
+SOCK_STREAM = 1
+SOCK_DGRAM = 2
+SOCK_RAW = 3
+SOCK_SEQPACKET = 5
+SOCK_TYPE_MASK = 0xF
+SOCK_CLOEXEC = 0o2000000
+IPPROTO_TCP = 6
+IPPROTO_UDP = 17
+IPPROTO_MPTCP = 262
+MSG_FASTOPEN = 0x20000000
+MSG_CMSG_CLOEXEC = 0x40000000
+
+# Paths and descriptors.
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_REMOVEDIR = 0x200
+AT_SYMLINK_FOLLOW = 0x400
+AT_EACCESS = 0x200
+AT_EMPTY_PATH = 0x1000
+O_PATH = 0o10000000
+O_TMPFILE = 0o20200000
+CLOSE_RANGE_UNSHARE = 2
+CLOSE_RANGE_CLOEXEC = 4
+
+# poll(2), signalfd(2).
+POLLIN = 0x001
+POLLERR = 0x008
+POLLHUP = 0x010
+SFD_CLOEXEC = 0o2000000
+SFD_NONBLOCK = 0o4000
+SIZEOF_SIGNALFD_SIGINFO = 128
+SI_USER = 0
+SI_KERNEL = 0x80
+
+# System calls from number 424 on: the same number on every architecture (include/uapi/asm-generic/unistd.h).
+UNIFIED_FIRST = 424
+UNIFIED_SYSCALLS = {
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+    "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "faccessat2": 439,
+    "process_madvise": 440, "epoll_pwait2": 441, "mount_setattr": 442, "quotactl_fd": 443,
+    "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446, "memfd_secret": 447,
+    "process_mrelease": 448, "futex_waitv": 449, "set_mempolicy_home_node": 450, "cachestat": 451, "fchmodat2": 452,
+    "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455, "futex_requeue": 456, "statmount": 457,
+    "listmount": 458, "lsm_get_self_attr": 459, "lsm_set_self_attr": 460, "lsm_list_modules": 461, "mseal": 462,
+    "setxattrat": 463, "getxattrat": 464, "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467,
+    "file_getattr": 468, "file_setattr": 469,
+}  # fmt: skip
+UNIFIED_LAST = 469
+
+# Bits of open(2) and mknod(2) that are the same on x86-64 and arm64.
+O_CREAT = 0o100
+O_TMPFILE_BIT = 0o20000000  # __O_TMPFILE: O_TMPFILE without O_DIRECTORY, whose bit differs between the two
+S_IFMT = 0o170000
+S_IFREG = 0o100000
+S_IFIFO = 0o010000
+S_IFSOCK = 0o140000
+S_ISUGID = 0o6000  # S_ISUID | S_ISGID
+MAP_TYPE = 0xF
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+SECCOMP_FILTER_FLAG_LOG = 1 << 1
+SECCOMP_FILTER_FLAG_TSYNC_ESRCH = 1 << 4

@@ -1,0 +1,4 @@
+"""Starting a confined interpreter and looking after it until it ends.
+
+Runs in: supervisor (confine: child).
+"""

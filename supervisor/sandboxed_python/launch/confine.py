@@ -1,0 +1,128 @@
+"""Confining the child: the steps, in order, readable aloud. The only code that locks anything.
+
+Runs in: child, between fork and the program's first instruction (supervisor: ``prepare``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+from sandboxed_python.errors import KernelError, LaunchError
+from sandboxed_python.kernel import landlock, process, seccomp, uapi
+from sandboxed_python.kernel.calls import close_range, send_descriptor, syscall
+from sandboxed_python.plan.seccomp import load, notify_variant
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from sandboxed_python.launch.session import Session
+    from sandboxed_python.plan.model import Plan
+else:
+    import _signal  # the signal module on top of it imports enum
+
+ON_A_DIRECTORY = ~0
+
+
+class Prepared:
+    """What the supervisor makes ready before the fork, while a failure is still its own.
+
+    Attributes:
+        ruleset: descriptor of the Landlock ruleset, or -1.
+        static_filter: the static filter's program.
+        notify_filter: the notifying filter's program, or ``b""``.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Open every path of the plan, fill the ruleset and read the filters.
+
+        Raises:
+            LaunchError: a granted path can't be opened; the message names it.
+            KernelError: the kernel refused a Landlock call.
+        """
+        self.ruleset = make_ruleset(plan) if plan.abi else -1
+        self.static_filter = load(plan.static_filter, plan.machine)
+        self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
+
+
+def make_ruleset(plan: Plan) -> int:
+    """Create the Landlock ruleset of a plan and return its descriptor.
+
+    Raises:
+        LaunchError: a granted path can't be opened.
+        KernelError: the kernel refused a Landlock call.
+    """
+    attributes = landlock.pack_ruleset(plan.ruleset, plan.abi)
+    ruleset = syscall("landlock_create_ruleset", attributes, len(attributes), 0)
+    handled = plan.ruleset.fs
+    for rule in plan.rules:
+        try:
+            descriptor = os.open(rule.path, uapi.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            if rule.optional or error.errno in (errno.ENOENT, errno.ENOTDIR):
+                continue  # nothing there to tie a rule to: denied
+            message = f"grant of {rule.path!r}: {error.strerror}"
+            raise LaunchError(message) from error
+        try:
+            is_directory = os.stat(descriptor).st_mode & 0o170000 == 0o040000
+            rights = rule.rights & handled & (ON_A_DIRECTORY if is_directory else landlock.ON_A_FILE)
+            if rights:
+                packed = landlock.pack_path_rule(rights, descriptor)
+                syscall("landlock_add_rule", ruleset, uapi.LANDLOCK_RULE_PATH_BENEATH, packed, 0)
+        finally:
+            os.close(descriptor)
+    return ruleset
+
+
+def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, ...]) -> None:
+    """Give up everything that the plan does not grant, for good.
+
+    Args:
+        plan: the plan.
+        prepared: what the supervisor made ready.
+        session: the child's side of it: ``session.channel`` takes the listener.
+        keep: descriptors that stay open besides 0 to 2 and the channel.
+
+    Raises:
+        LaunchError: the message names the step and the errno. The caller must end the child.
+    """
+    step = "signals"
+    try:
+        session.restore_signals()
+        step = "parent-death signal"
+        if not process.die_with_parent(session.supervisor, _signal.SIGKILL):
+            os._exit(1)
+        step = "close descriptors"
+        close_all_but({session.channel, prepared.ruleset, *keep})
+        step = "environment"
+        for name in plan.unset:
+            os.environ.pop(name, None)
+        step = "capabilities"
+        process.cut_capabilities(plan.keep_capabilities)
+        step = "no_new_privs"
+        process.set_no_new_privs()
+        if prepared.ruleset >= 0:
+            step = "Landlock"
+            syscall("landlock_restrict_self", prepared.ruleset, 0)
+            os.close(prepared.ruleset)
+        if prepared.notify_filter:
+            step = "seccomp notifications"
+            listener = seccomp.load_notifying_filter(prepared.notify_filter)
+            send_descriptor(session.channel, listener, b"L")
+            os.close(listener)
+        step = "seccomp"
+        seccomp.load_filter(prepared.static_filter)
+    except (KernelError, OSError) as error:
+        message = f"{step}: {error}"
+        raise LaunchError(message) from error
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor from 3 up but those in ``keep``."""
+    first = 3
+    for descriptor in sorted(keep):
+        if descriptor >= first:
+            close_range(first, descriptor - 1)
+            first = descriptor + 1
+    close_range(first)

@@ -1,0 +1,70 @@
+"""A session: one confined child, the descriptors to it, and how it began.
+
+Runs in: both: the supervisor makes it, the forked child uses its side.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+from sandboxed_python.kernel.calls import signalfd, socketpair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from sandboxed_python.broker.serve import Broker
+else:
+    import _signal  # the signal module on top of it imports enum
+
+# What plain python would get, and the supervisor passes on.
+FORWARDED = frozenset(
+    getattr(_signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTSTP", "SIGCONT")
+)
+
+
+class Session:
+    """The supervisor's hold on one child. Everything that is per child lives here.
+
+    Attributes:
+        supervisor: pid of the supervisor.
+        pid: of the child; 0 before the fork.
+        channel: one end of the handshake: the child sends the listener or its failure; end of file is success.
+        signals: descriptor that the supervisor reads signals from.
+        broker: answers the child's notifications, or None.
+        status: wait status of the child once it has ended, else None.
+    """
+
+    def __init__(self) -> None:
+        """Block the signals that will be passed on, and open the channel.
+
+        Raises:
+            KernelError: no descriptors left.
+        """
+        self.supervisor = os.getpid()
+        self.pid = 0
+        self.broker: Broker | None = None
+        self.status: int | None = None
+        self._old_child_handler = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        watched = FORWARDED | {_signal.SIGCHLD}
+        self._old_mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, watched)
+        self.signals = signalfd(watched)
+        self.channel, self._other = socketpair()
+
+    def in_child(self) -> None:
+        """Take the child's side, right after the fork."""
+        os.close(self.channel)
+        self.channel = self._other
+
+    def in_supervisor(self, pid: int) -> None:
+        """Take the supervisor's side, right after the fork."""
+        self.pid = pid
+        os.close(self._other)
+
+    def restore_signals(self) -> None:
+        """Give the child the signal handling that the supervisor found."""
+        handler = self._old_child_handler
+        if handler is not None:
+            _signal.signal(_signal.SIGCHLD, handler)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._old_mask)

@@ -1,0 +1,113 @@
+"""Looking after a child until it ends: notifications, signals, exit.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+from sandboxed_python.errors import LaunchError
+from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel.calls import poll, receive_descriptor
+from sandboxed_python.launch.session import FORWARDED
+from sandboxed_python.launch.start import FAILED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from sandboxed_python.launch.session import Session
+    from sandboxed_python.plan.model import Plan
+else:
+    import _signal  # the signal module on top of it imports enum
+
+
+def supervise(session: Session, plan: Plan) -> int:
+    """Serve the child until it has ended and nothing that it started is left.
+
+    Returns:
+        The child's wait status.
+
+    Raises:
+        LaunchError: the child could not be confined or started; it has ended.
+    """
+    watched = [session.signals, session.channel, -1]
+    while session.status is None:
+        signals, channel, listener = poll(watched)
+        if listener:
+            if listener & uapi.POLLIN and session.broker is not None:
+                session.broker.serve()
+            else:
+                watched[2] = -1  # POLLHUP: the last confined task is gone
+        if channel:
+            watched[1], watched[2] = _handshake(session, plan, watched[2])
+        if signals:
+            _signals(session)
+    _end_descendants()
+    return session.status
+
+
+def _handshake(session: Session, plan: Plan, listener: int) -> tuple[int, int]:
+    """Take the listener or the failure that the child sends; return the descriptors to go on watching."""
+    text, descriptor = receive_descriptor(session.channel, 65536)
+    if text[:1] == FAILED:
+        os.waitpid(session.pid, 0)
+        raise LaunchError(text[1:].decode("utf-8", "surrogateescape"))
+    if descriptor >= 0:
+        from sandboxed_python.broker.serve import Broker
+
+        session.broker = Broker(descriptor, plan, session.pid)
+        return session.channel, descriptor
+    os.close(session.channel)
+    return -1, listener
+
+
+def _signals(session: Session) -> None:
+    """Pass on the signals that were meant for the child, and see whether it stopped or ended."""
+    raw = os.read(session.signals, 16 * uapi.SIZEOF_SIGNALFD_SIGINFO)
+    for at in range(0, len(raw), uapi.SIZEOF_SIGNALFD_SIGINFO):
+        # struct signalfd_siginfo: u32 signo, s32 errno, s32 code, ...
+        number = int.from_bytes(raw[at : at + 4], "little")
+        code = int.from_bytes(raw[at + 8 : at + 12], "little", signed=True)
+        if number == _signal.SIGCHLD:
+            _child_changed(session)
+        elif number in FORWARDED and code != uapi.SI_KERNEL and session.status is None:
+            # The kernel sends a terminal's signals to the whole foreground group: the child has had those already.
+            os.kill(session.pid, number)
+
+
+def _child_changed(session: Session) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid != session.pid:
+            continue  # an orphan that this subreaper has inherited
+        if os.WIFSTOPPED(status):
+            os.kill(os.getpid(), _signal.SIGSTOP)  # so that the shell sees the job stopped
+        else:
+            session.status = status
+
+
+def _end_descendants() -> None:
+    """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left."""
+    while True:
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        import psutil
+
+        for process in psutil.Process().children(recursive=True):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return

@@ -1,0 +1,189 @@
+"""From a policy and what this kernel can do to a plan.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandboxed_python.errors import PolicyError, UnsupportedError
+from sandboxed_python.kernel import landlock
+from sandboxed_python.kernel.landlock import Ruleset
+from sandboxed_python.plan import implicit
+from sandboxed_python.plan.landlock import path_rules, within
+from sandboxed_python.plan.model import MapGate, Plan
+from sandboxed_python.plan.seccomp import variant
+from sandboxed_python.policy.model import KERNEL_TREES, is_broad
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandboxed_python.kernel.probe import Support
+    from sandboxed_python.plan.model import Target
+    from sandboxed_python.plan.runtime import Runtime
+    from sandboxed_python.policy.model import Policy
+    from sandboxed_python.policy.patterns import Grant
+
+# Without these the promise of a denial is empty: Landlock ABI 6 has them all. TCP rights (ABI 4) are a second wall
+# behind the seccomp filter's, and later rights are used where they are there.
+NEEDED_ABI = 6
+# What a literal write grant may name below /dev; /proc and /sys have nothing of the kind.
+GRANTABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/shm")  # noqa: S108
+# Loaders' variables: what they name would run in the child before the hook, or in every program it starts.
+LOADER_PREFIX = "LD_"
+
+
+def build(  # noqa: PLR0913
+    policy: Policy,
+    target: Target,
+    runtime: Runtime,
+    support: Support,
+    *,
+    entry: Grant | None,
+    keep_capabilities: int,
+    fork: bool,
+) -> Plan:
+    """Plan the confinement of one child.
+
+    Args:
+        policy: what the user granted.
+        target: what to run.
+        runtime: the interpreter that runs it.
+        support: what this kernel can do.
+        entry: the grant of the entry script, or None.
+        keep_capabilities: bit mask of the capabilities that root keeps.
+        fork: run in a fork of this interpreter; else exec ``target.python``.
+
+    Raises:
+        PolicyError: a grant is refused: it covers the interpreter's own files, or names /proc, /sys or a device.
+        UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
+    """
+    check_write_grants(policy, runtime)
+    read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None)
+    programs = (*implicit.LIBRARY_TREES, *implicit.PROGRAM_TREES) if policy.granted("child") else ()
+    effective = policy.replace(
+        read=(*policy.read, *read),
+        write=(*policy.write, *implicit.implicit_write(policy)),
+        protected=() if policy.writable_runtime else _protected(runtime, read),
+    )
+    ruleset, abi, missing = _ruleset(policy, support)
+    rules = path_rules(effective, _existing(programs)) if abi else ()
+    gate = map_gate(policy, runtime)
+    parts: list[str] = []
+    if gate is not None:
+        parts.append("map")
+    if not fork and not policy.granted("child"):
+        parts.append("exec")
+    return Plan(
+        policy=effective,
+        target=target,
+        way="fork" if fork else "exec",
+        abi=abi,
+        ruleset=ruleset,
+        rules=rules,
+        static_filter=variant(filter_scopes(policy), exec_way=not fork),
+        notify_parts=tuple(parts),
+        map_gate=gate,
+        unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))),
+        keep_capabilities=keep_capabilities,
+        missing=tuple(missing),
+        machine=support.machine,
+    )
+
+
+def filter_scopes(policy: Policy) -> frozenset[str]:
+    """Return the scopes that the static seccomp filter distinguishes; several open executable memory."""
+    scopes = {scope for scope in ("child", "worker", "net", "inspector") if policy.granted(scope)}
+    if any(policy.granted(scope) for scope in ("addon", "ffi", "wasi")):
+        scopes.add("exec-memory")
+    return frozenset(scopes)
+
+
+def map_gate(policy: Policy, runtime: Runtime) -> MapGate | None:
+    """Return which files may be mapped executable; None with addons: machine code needs no file then."""
+    if policy.granted("addon"):
+        return None
+    trees = [*_existing(implicit.LIBRARY_TREES), f"{runtime.platstdlib}/lib-dynload", f"{runtime.base_prefix}/lib"]
+    # With --allow-ffi, ctypes may load what the user's own grants let the program read.
+    if policy.granted("ffi"):
+        trees += [path for grant in policy.read if grant.kind in ("tree", "path") for path in grant.paths]
+        trees += ["/"] if policy.reader.all else []
+    files = [os.path.realpath(runtime.executable)]
+    if policy.granted("child"):
+        trees += _existing(implicit.PROGRAM_TREES)
+    return MapGate(
+        trees=tuple(dict.fromkeys(os.path.realpath(path) for path in trees)),
+        files=tuple(files),
+        banned=("/site-packages/", "/dist-packages/", "/lib-dynload/_test", "/lib-dynload/_xx", "/lib-dynload/xx"),
+        open_to=("/site-packages/wasmtime/", "/site-packages/wasmer") if policy.granted("wasi") else (),
+    )
+
+
+def check_write_grants(policy: Policy, runtime: Runtime) -> None:
+    """Refuse write grants that would undo the sandbox.
+
+    Raises:
+        PolicyError: the message names the flag, the path and what it covers.
+    """
+    for grant in policy.write:
+        if is_broad(grant):
+            continue  # leaves the kernel's trees and the runtime out by itself
+        for path in grant.paths:
+            tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
+            if tree and not any(within(path, device) for device in GRANTABLE_DEVICES):
+                message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
+                raise PolicyError(message)
+            if policy.writable_runtime:
+                continue
+            covered = next((own for own in runtime.files if _touches(grant.kind, path, own)), None)
+            if covered:
+                message = (
+                    f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
+                    "the next time; grant a narrower path, or pass --allow-writable-runtime"
+                )
+                raise PolicyError(message)
+
+
+def _touches(kind: str, granted: str, own: str) -> bool:
+    if kind == "prefix":
+        return own.startswith(granted) or within(granted, own)
+    if kind == "path":
+        return within(granted, own)
+    return within(own, granted) or within(granted, own)
+
+
+def _protected(runtime: Runtime, read: tuple[Grant, ...]) -> tuple[str, ...]:
+    """Return what a write grant of everything leaves out: what the interpreter is made of."""
+    own = [path for grant in read if grant.reason != "the entry script" for path in grant.paths]
+    return tuple(dict.fromkeys([*own, *runtime.files]))
+
+
+def _existing(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(path for path in paths if os.path.isdir(path))
+
+
+def _ruleset(policy: Policy, support: Support) -> tuple[Ruleset, int, list[str]]:
+    """Decide what Landlock handles, and with what ABI."""
+    missing: list[str] = []
+    if not support.seccomp:
+        missing.append("seccomp filters: threads, processes, sockets and everything else but files stay open")
+    if not support.notify:
+        missing.append("seccomp notifications (Linux 5.0): native code")
+    abi = min(support.landlock, landlock.HIGHEST_ABI)
+    wanted, lost = landlock.downgrade(landlock.full(NEEDED_ABI), abi)
+    if abi == 0:
+        found = f" ({support.landlock_error})" if support.landlock_error else ""
+        missing.append(f"Landlock is not available{found}: the file system and signals stay open")
+    else:
+        missing += [f"Landlock {right}" for right in lost]
+    if missing and not policy.best_effort:
+        message = (
+            f"this kernel ({support.release}) can't enforce the policy. Needed: Landlock ABI {NEEDED_ABI} (Linux 6.12), "
+            f"seccomp filters and notifications. Found: Landlock ABI {support.landlock}. Missing: {'; '.join(missing)}. "
+            "--best-effort runs without what is missing"
+        )
+        raise UnsupportedError(message)
+    can = landlock.full(abi)
+    # Without --allow-net every TCP right is handled and no port granted; with it, none is handled.
+    net = 0 if policy.granted("net") else can.net
+    return Ruleset(fs=wanted.fs, net=net, scoped=wanted.scoped), abi, missing

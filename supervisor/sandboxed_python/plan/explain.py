@@ -1,0 +1,125 @@
+"""``--explain``: the plan in words, and as JSON.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+from sandboxed_python.kernel import landlock, uapi
+from sandboxed_python.kernel.process import KEPT_CAPABILITIES
+from sandboxed_python.policy.table import PERMISSIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.policy.patterns import Grant
+
+
+def as_json(plan: Plan) -> str:
+    """Return the plan as JSON text; ``Plan.from_data(json.loads(text))`` gives it back."""
+    import json
+
+    return json.dumps(plan.to_data(), indent=2)
+
+
+def as_text(plan: Plan) -> str:
+    """Return the plan for someone who has never seen this project."""
+    parts = [
+        _section("What will run", _target(plan)),
+        _section("Granted by you", _granted(plan)),
+        _section("Granted without a flag (the program must be able to be a Python)", _implicit(plan)),
+        _section("Denied", _denied(plan)),
+        _section("How it is enforced", _mechanisms(plan)),
+    ]
+    if plan.missing:
+        parts.append(_section("NOT enforced on this kernel (--best-effort)", list(plan.missing)))
+    return "\n".join(parts)
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return "\n".join([title, *[f"  {line}" for line in lines or ["nothing"]], ""])
+
+
+def _target(plan: Plan) -> list[str]:
+    target = plan.target
+    name = {"module": "-m ", "code": "-c "}.get(target.kind, "") + (target.value or "standard input")
+    if plan.way == "fork":
+        return [f"{name}, in a fork of the supervisor's interpreter"]
+    return [f"{name}, in {' '.join([target.python, *target.python_options])}, which is started already confined"]
+
+
+def _grant_line(scope: str, grant: Grant) -> str:
+    what = {"all": "everything", "tree": "the tree", "prefix": "every name that starts with", "path": "the file"}
+    where = grant.paths[0] if grant.paths else ""
+    origin = f"   ({grant.origin})" if grant.origin and not grant.implicit else ""
+    return f"{scope:<9} {what[grant.kind]} {where}".rstrip() + origin
+
+
+def _granted(plan: Plan) -> list[str]:
+    policy = plan.policy
+    lines = [_grant_line("fs.read", grant) for grant in policy.read if not grant.implicit]
+    lines += [_grant_line("fs.write", grant) for grant in policy.write if not grant.implicit]
+    lines += [f"{row.scope:<9} {row.gates}" for row in PERMISSIONS if row.scope in policy.scopes]
+    return lines
+
+
+def _implicit(plan: Plan) -> list[str]:
+    policy = plan.policy
+    rows: dict[tuple[str, str], list[str]] = {}
+    for scope, grants in (("fs.read", policy.read), ("fs.write", policy.write)):
+        for grant in grants:
+            if grant.implicit:
+                rows.setdefault((scope, grant.reason), []).append(grant.paths[0])
+    return [f"{scope:<9} {reason}: {', '.join(dict.fromkeys(paths))}" for (scope, reason), paths in rows.items()]
+
+
+def _denied(plan: Plan) -> list[str]:
+    policy = plan.policy
+    lines = []
+    for row in PERMISSIONS:
+        if row.kind == "paths":
+            grants = policy.read if row.scope == "fs.read" else policy.write
+            if not any(grant.kind == "all" for grant in grants):
+                lines.append(f"{row.scope:<11} everywhere else; {row.flag}=PATH allows more")
+        elif not policy.granted(row.scope):
+            lines.append(f"{row.scope:<11} {row.gates}; {row.flag} allows it")
+    return lines
+
+
+def _mechanisms(plan: Plan) -> list[str]:
+    lines = []
+    if plan.abi:
+        rights = ", ".join(landlock.names(plan.ruleset.fs))
+        lines.append(f"Landlock (ABI {plan.abi}): {len(plan.rules)} rules; denied unless a rule allows it: {rights}")
+        if plan.ruleset.net:
+            lines.append(f"Landlock: no TCP port: {', '.join(landlock.names(plan.ruleset.net, landlock.NET_RIGHTS))}")
+        scoped = ", ".join(landlock.names(plan.ruleset.scoped, landlock.SCOPES))
+        lines.append(f"Landlock: may not reach outside the sandbox: {scoped}")
+        for rule in plan.rules:
+            lines.append(f"  {rule.path}: {_rights(rule.rights & plan.ruleset.fs)}")
+    lines.append(
+        f"seccomp filter {plan.static_filter!r} for {plan.machine}: an allow-list of system calls and arguments; "
+        "the rest fails with EPERM, or ENOSYS where libc has another way"
+    )
+    from sandboxed_python.plan.seccomp import NOTIFY_PARTS, PART_REASONS
+
+    for part in plan.notify_parts:
+        calls = ", ".join(dict.fromkeys(rule[0] for rule in NOTIFY_PARTS[part]))
+        lines.append(f"seccomp notification, answered by the supervisor: {calls}: {PART_REASONS[part]}")
+    if not plan.notify_parts:
+        lines.append("no seccomp notifications: this policy needs none")
+    lines.append("no_new_privs: set-id programs gain nothing")
+    lines.append(f"capabilities, when root: only {', '.join(KEPT_CAPABILITIES)} of {len(uapi.CAPABILITIES)} are kept")
+    lines.append("descriptors other than 0, 1 and 2 are closed; LD_* variables are removed")
+    lines.append("an audit hook in the program words the errors; it is not relied upon")
+    return lines
+
+
+def _rights(mask: int) -> str:
+    """Word a bit mask: whole groups by their name, single rights by theirs."""
+    words = []
+    for name, group in (("read", landlock.READ), ("write", landlock.WRITE), ("execute", landlock.EXECUTE)):
+        if mask & group == group:
+            words.append(name)
+            mask &= ~group
+    return ", ".join([*words, *landlock.names(mask)])

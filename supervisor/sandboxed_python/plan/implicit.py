@@ -1,0 +1,96 @@
+"""What is granted without a flag: one table, printed by ``--explain``, and true for ``has()``.
+
+Runs in: supervisor. The child must be able to be a Python; it gets what that takes, for reading, and nothing else:
+no /proc, /tmp, /dev/shm, /etc, no home, not the working directory, not the script's folder.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandboxed_python.policy.patterns import Grant
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sandboxed_python.plan.runtime import Runtime
+    from sandboxed_python.policy.model import Policy
+
+LIBRARY_TREES = ("/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/usr/local/lib64")
+PROGRAM_TREES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec")
+
+# (needs this scope, or ""; kind; paths; reason)
+READ_ROWS = (
+    ("", "tree", LIBRARY_TREES, "shared libraries"),
+    ("", "path", ("/etc/ld.so.cache",), "the loader's cache"),
+    ("", "tree", ("/usr/share/zoneinfo", "/usr/share/locale", "/usr/share/i18n"), "time zones and locales"),
+    ("", "path", ("/etc/localtime", "/etc/timezone"), "the local time zone"),
+    ("", "path", ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"), "harmless devices"),
+    ("", "path", ("/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"), "OpenSSL's configuration"),
+    ("net", "path", (
+        "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+        "/etc/protocols",
+    ), "name resolution"),
+    ("net", "tree", (
+        "/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/pki/tls/certs",
+        "/etc/pki/ca-trust", "/etc/ca-certificates",
+    ), "certificate authorities"),
+    ("net", "path", ("/etc/ssl/cert.pem",), "certificate authorities"),
+    ("child", "tree", PROGRAM_TREES, "system programs, also executable"),
+)  # fmt: skip
+WRITE_ROWS = (("", "path", ("/dev/null",), "the null device"),)
+
+
+def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tuple[Grant, ...]:
+    """Return the read grants that ``policy`` brings without a flag.
+
+    Args:
+        policy: what the user granted; some rows come with a scope.
+        runtime: the interpreter that will run.
+        entry: the entry script's grant, or None (``-c``, ``-m``, or ``--no-allow-entrypoint``).
+    """
+    grants: list[Grant] = []
+    trees = [
+        (runtime.stdlib, "the standard library"),
+        (f"{runtime.platstdlib}/lib-dynload", "the standard library's extension modules"),
+        *[(path, "the environment's site-packages") for path in runtime.site],
+        (runtime.package, "this package: the audit hook"),
+    ]
+    base_lib = f"{runtime.base_prefix}/lib"
+    if base_lib not in LIBRARY_TREES:
+        trees.append((base_lib, "the interpreter's own libraries"))
+    for path, reason in trees:
+        grants.append(_grant("tree", path, reason))
+    files = [
+        (runtime.executable, "the interpreter"),
+        (f"{runtime.prefix}/pyvenv.cfg", "the virtual environment"),
+        (f"{os.path.dirname(runtime.executable)}/pyvenv.cfg", "the virtual environment"),
+    ]
+    for path, reason in files:
+        grants.append(_grant("path", path, reason))
+    grants += _rows(READ_ROWS, policy)
+    if entry is not None:
+        grants.append(entry.replace(implicit=True, reason="the entry script"))
+    return tuple(grants)
+
+
+def implicit_write(policy: Policy) -> tuple[Grant, ...]:
+    """Return the write grants that come without a flag."""
+    return tuple(_rows(WRITE_ROWS, policy))
+
+
+def _rows(rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy) -> list[Grant]:
+    return [
+        _grant(kind, path, reason)
+        for scope, kind, paths, reason in rows
+        if not scope or policy.granted(scope)
+        for path in paths
+        if os.path.lexists(path)
+    ]
+
+
+def _grant(kind: str, path: str, reason: str) -> Grant:
+    real = os.path.realpath(path)
+    paths = (path,) if real == path else (real, path)
+    return Grant(text=path, kind=kind, paths=paths, origin="runtime", implicit=True, reason=reason)

@@ -1,0 +1,119 @@
+"""From grants to Landlock rules.
+
+Runs in: supervisor. Landlock rules only ever allow, and they reach down the whole tree. What a grant leaves out (what
+``*`` doesn't write, what may not be executed because it may be written) is left out by granting the entries around it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandboxed_python.kernel import landlock
+from sandboxed_python.plan.model import PathRule
+from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sandboxed_python.policy.model import Policy
+    from sandboxed_python.policy.patterns import Grant
+
+    Listing = Callable[[str], list[str]]
+
+
+def within(path: str, tree: str) -> bool:
+    """Tell whether a path is a tree or lies in it."""
+    return path == tree or tree == "/" or path.startswith(tree + "/")
+
+
+def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
+    """Return paths whose trees make up ``tree`` without ``left_out``, as far as they exist now.
+
+    Args:
+        tree: a directory.
+        left_out: paths to leave out, with all below.
+        listing: returns the names in a directory, as ``os.listdir``; a directory that it can't list is left out whole.
+    """
+    inside = [path for path in left_out if within(path, tree)]
+    if not inside:
+        return [] if any(within(tree, path) for path in left_out) else [tree]
+    if tree in inside:
+        return []
+    found: list[str] = []
+    try:
+        names = sorted(listing(tree))
+    except OSError:
+        return []
+    for name in names:
+        path = f"/{name}" if tree == "/" else f"{tree}/{name}"
+        if os.path.islink(path):
+            continue  # a link is judged by where it leads
+        found += around(path, inside, listing)
+    return found
+
+
+def path_rules(policy: Policy, programs: tuple[str, ...], listing: Listing = os.listdir) -> tuple[PathRule, ...]:
+    """Return the Landlock rules of the effective policy.
+
+    Prefixes and paths that don't exist make no rule: Landlock ties rules to existing files. They are the broker's.
+
+    Args:
+        policy: with the implicit grants in it, and ``protected`` filled in.
+        programs: trees of system programs and libraries; executable when child processes are granted.
+        listing: as ``os.listdir``.
+    """
+    rights: dict[str, int] = {}
+    optional: dict[str, bool] = {}
+
+    def add(path: str, mask: int, implicit: bool) -> None:  # noqa: FBT001
+        rights[path] = rights.get(path, 0) | mask
+        optional[path] = optional.get(path, True) and implicit
+
+    written = _written_trees(policy)
+    for grant in policy.write:
+        if is_broad(grant):
+            for path in _broad_places(grant, policy, listing):
+                add(path, landlock.WRITE, implicit=True)
+            for path in OPEN_DEVICES:
+                add(path, landlock.WRITE_FILE, implicit=True)
+        elif grant.kind in ("tree", "path"):
+            add(grant.paths[0], landlock.WRITE, grant.implicit)
+    child = policy.granted("child")
+    for grant in policy.read:
+        for path in _read_places(grant):
+            add(path, landlock.READ, grant.implicit)
+            if child and (not grant.implicit or path in programs or grant.reason == "the entry script"):
+                for piece in around(path, written, listing):
+                    add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
+    if child:
+        for tree in programs:
+            for piece in around(os.path.realpath(tree), written, listing):
+                add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
+    return tuple(
+        [PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()]
+    )
+
+
+def _read_places(grant: Grant) -> tuple[str, ...]:
+    if grant.kind == "all":
+        return ("/",)
+    return grant.paths[:1] if grant.kind in ("tree", "path") else ()
+
+
+def _written_trees(policy: Policy) -> list[str]:
+    """Return the places that the user's narrow write grants make writable: nothing in them may be executed."""
+    return [
+        path
+        for grant in policy.write
+        if not grant.implicit and not is_broad(grant) and grant.kind in ("tree", "path")
+        for path in grant.paths
+    ]
+
+
+def _broad_places(grant: Grant, policy: Policy, listing: Listing) -> list[str]:
+    """Return the trees of a write grant of everything, without the kernel's trees and the protected ones."""
+    left_out = (*KERNEL_TREES, *policy.protected)
+    if grant.kind in ("all", "tree"):
+        return around("/", left_out, listing)
+    return []  # a prefix such as /p*: the broker's

@@ -1,0 +1,193 @@
+"""The policy: what the user granted, in the user's words.
+
+Runs in: both. Frozen, and plain data both ways (``to_data``, ``from_data``), so that the child gets the very policy
+that the supervisor enforces.
+"""
+
+from __future__ import annotations
+
+from sandboxed_python.frozen import Frozen
+from sandboxed_python.policy.patterns import Grant, Matcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from functools import cached_property
+    from typing import Any
+else:
+
+    class cached_property:  # noqa: N801
+        """Stand in for ``functools.cached_property``, whose module isn't loaded at start-up."""
+
+        def __init__(self, function: Callable[[Any], Any]) -> None:
+            """Keep the function."""
+            self.function = function
+            self.__doc__ = function.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            """Learn the name to store the value under."""
+            self.name = name
+
+        def __get__(self, instance: object, owner: type | None = None) -> object:
+            """Compute once; the instance's own dictionary answers afterwards."""
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.function(instance)
+            return value
+
+
+# Trees of the kernel's own files, which a write grant of "everything" leaves out: /proc/self/mem patches any code, and
+# /sys and /dev change the machine. Terminals and the null device stay.
+KERNEL_TREES = ("/proc", "/sys", "/dev")
+OPEN_DEVICES = frozenset(("/dev/null", "/dev/tty"))
+OPEN_TERMINALS = "/dev/pts/"
+
+
+class Policy(Frozen):
+    """What is granted.
+
+    Attributes:
+        mode: ``"off"``, ``"enforce"`` or ``"audit"``.
+        read: grants of fs.read.
+        write: grants of fs.write.
+        scopes: granted switches, by scope, e.g. ``{"net", "worker"}``.
+        entrypoint: the entry script is readable without a flag.
+        best_effort: enforce what this kernel can, and say what is missing, rather than refuse.
+        writable_runtime: a write grant may cover the interpreter's and the supervisor's own files.
+        warnings: print the warnings of the permission table.
+        protected: further trees that a write grant of everything leaves out (/proc, /sys and /dev always are).
+        sources: where the policy came from: policy files, the environment, the command line.
+    """
+
+    mode: str = "enforce"
+    read: tuple[Grant, ...] = ()
+    write: tuple[Grant, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    entrypoint: bool = True
+    best_effort: bool = False
+    writable_runtime: bool = False
+    warnings: bool = True
+    protected: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @cached_property
+    def reader(self) -> Matcher:
+        """Return the read grants, compiled."""
+        return Matcher(self.read)
+
+    @cached_property
+    def writer(self) -> Matcher:
+        """Return the write grants, compiled, without regard to protected trees: ask ``writable``."""
+        return Matcher(self.write)
+
+    @cached_property
+    def _narrow(self) -> Matcher:
+        return Matcher([grant for grant in self.write if not is_broad(grant)])
+
+    @cached_property
+    def _broad(self) -> Matcher:
+        return Matcher([grant for grant in self.write if is_broad(grant)])
+
+    @cached_property
+    def _kept_out(self) -> Matcher:
+        return Matcher([Grant(text=path, paths=(path,)) for path in (*KERNEL_TREES, *self.protected)])
+
+    def readable(self, path: str) -> bool:
+        """Tell whether the path (absolute, links resolved) may be read."""
+        return self.reader.matches(path)
+
+    def writable(self, path: str) -> bool:
+        """Tell whether the path (absolute, links resolved) may be written.
+
+        Grants that reach a protected tree only because they cover nearly everything (``*``, ``/``, ``/p*``) leave it
+        out.
+        """
+        if self._narrow.matches(path):
+            return True
+        if not self._broad.matches(path):
+            return False
+        return not self._kept_out.matches(path) or path in OPEN_DEVICES or path.startswith(OPEN_TERMINALS)
+
+    def statable(self, path: str) -> bool:
+        """Tell whether the path may be asked for metadata: readable, or above a grant, or fs.metadata is granted."""
+        return (
+            self.reader.matches(path)
+            or self.reader.above(path)
+            or self.writer.above(path)
+            or "fs.metadata" in self.scopes
+        )
+
+    def granted(self, scope: str) -> bool:
+        """Tell whether a switch is granted. ``addon`` implies ``ffi``: native code can call what it likes."""
+        return scope in self.scopes or (scope == "ffi" and "addon" in self.scopes)
+
+    @staticmethod
+    def union(policies: Iterable[Policy]) -> Policy:
+        """Return the policy that grants what any of them grants (see the function ``union``)."""
+        return union(policies)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the policy as dicts, lists, strings and bools, for JSON or marshal."""
+        data = self.as_dict()
+        data["read"] = [_grant_to_data(grant) for grant in self.read]
+        data["write"] = [_grant_to_data(grant) for grant in self.write]
+        data["scopes"] = sorted(self.scopes)
+        data["protected"] = list(self.protected)
+        data["sources"] = list(self.sources)
+        return data
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Policy:
+        """Return the policy that ``to_data`` was called on.
+
+        Raises:
+            TypeError: a name in it isn't one of the policy's.
+            ValueError: a grant in it hasn't the fields of one.
+        """
+        values = dict(data)
+        values["read"] = tuple([_grant_from_data(row) for row in data["read"]])
+        values["write"] = tuple([_grant_from_data(row) for row in data["write"]])
+        values["scopes"] = frozenset(data["scopes"])
+        values["protected"] = tuple(data["protected"])
+        values["sources"] = tuple(data["sources"])
+        return cls(**values)
+
+
+def is_broad(grant: Grant) -> bool:
+    """Tell whether a write grant covers a kernel tree from outside (``*``, ``/``, ``/p*``) rather than naming it."""
+    heads = grant.prefixes
+    return bool(heads) and any(tree.startswith(heads) for tree in KERNEL_TREES)
+
+
+def union(policies: Iterable[Policy]) -> Policy:
+    """Return the policy that grants what any of the given ones grants.
+
+    Enforcing wins over auditing, auditing over off. Of the options, the ones that were moved from their default win.
+    """
+    every = list(policies)
+    modes = [policy.mode for policy in every]
+    return Policy(
+        mode="enforce" if "enforce" in modes else "audit" if "audit" in modes else "off",
+        read=_merge([policy.read for policy in every]),
+        write=_merge([policy.write for policy in every]),
+        scopes=frozenset().union(*[policy.scopes for policy in every]),
+        entrypoint=all(policy.entrypoint for policy in every),
+        best_effort=any(policy.best_effort for policy in every),
+        writable_runtime=any(policy.writable_runtime for policy in every),
+        warnings=all(policy.warnings for policy in every),
+        protected=tuple(dict.fromkeys([path for policy in every for path in policy.protected])),
+        sources=tuple(dict.fromkeys([name for policy in every for name in policy.sources])),
+    )
+
+
+def _merge(lists: list[tuple[Grant, ...]]) -> tuple[Grant, ...]:
+    return tuple(dict.fromkeys([grant for grants in lists for grant in grants]))
+
+
+def _grant_to_data(grant: Grant) -> list[Any]:
+    return [grant.text, grant.kind, list(grant.paths), grant.origin, grant.implicit, grant.reason]
+
+
+def _grant_from_data(row: list[Any]) -> Grant:
+    text, kind, paths, origin, implicit, reason = row
+    return Grant(text=text, kind=kind, paths=tuple(paths), origin=origin, implicit=implicit, reason=reason)

@@ -1,0 +1,4 @@
+"""What was denied, written down.
+
+Runs in: supervisor.
+"""
