@@ -119,7 +119,7 @@ def test_refused_values_name_the_flag(text: str) -> None:
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_refused_literal_paths(path: str) -> None:
     """Also where the path isn't a flag's value."""
-    with pytest.raises(UsageError, match="^entry"):
+    with pytest.raises(UsageError, match=r"^entry"):
         literal_grant(path, "entry", "/d", TREE)
 
 

@@ -180,6 +180,7 @@ _recvmsg = function("recvmsg", Long, Pointer, Long)
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
 _CONTROL = 24  # CMSG_SPACE(sizeof(int)) on 64-bit Linux: size_t len, int level, int type, int fd, padding
+_ONE = 20  # CMSG_LEN(sizeof(int)): the padding is room for a second descriptor, which nobody would close
 
 
 def _message(text: Any, control: Any) -> tuple[Any, list[Any]]:
@@ -187,7 +188,7 @@ def _message(text: Any, control: Any) -> tuple[Any, list[Any]]:
     address = _ctypes.addressof
     vector = (Char * 16).from_buffer_copy(address(text).to_bytes(8, "little") + len(text).to_bytes(8, "little"))
     # name, namelen(+pad), iov, iovlen, control, controllen, flags(+pad)
-    words = (0, 0, address(vector), 1, address(control), _CONTROL, 0)
+    words = (0, 0, address(vector), 1, address(control), _ONE, 0)
     header = (Char * 56).from_buffer_copy(b"".join(word.to_bytes(8, "little") for word in words))
     return header, [vector, text, control]
 

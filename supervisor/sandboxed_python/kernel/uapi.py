@@ -202,3 +202,42 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 SECCOMP_FILTER_FLAG_LOG = 1 << 1
 SECCOMP_FILTER_FLAG_TSYNC_ESRCH = 1 << 4
+
+# System calls that the broker answers by doing their work: name -> (x86-64, arm64); None: the architecture lacks it.
+BROKERED: dict[str, tuple[int | None, int | None]] = {
+    "stat": (4, None), "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291), "access": (21, None),
+    "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78),
+    "statfs": (137, 43), "getxattr": (191, 8), "lgetxattr": (192, 9), "listxattr": (194, 11), "llistxattr": (195, 12),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
+    "lremovexattr": (198, 15), "fremovexattr": (199, 16), "chmod": (90, None), "fchmod": (91, 52),
+    "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
+    "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+    "utimensat": (280, 88), "mkdir": (83, None), "mkdirat": (258, 34), "mknod": (133, None), "mknodat": (259, 33),
+    "unlink": (87, None), "unlinkat": (263, 35), "rmdir": (84, None), "rename": (82, None), "renameat": (264, 38),
+    "renameat2": (316, 276), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
+    "truncate": (76, 45), "open": (2, None), "openat": (257, 56), "creat": (85, None), "chdir": (80, 49),
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "getsockname": (51, 204), "sendto": (44, 206),
+    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
+    "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
+}  # fmt: skip
+# What the broker itself calls by number, for the kernel's own struct layouts or because libc acts on all threads.
+RAW = {
+    "fstat": (5, 80), "fstatfs": (138, 44), "statx": (332, 291), "setgroups": (116, 159), "setresgid": (119, 149),
+    "setresuid": (117, 147),
+}  # fmt: skip
+SIZEOF_STAT = (144, 128)  # struct stat of x86-64 and arm64
+SIZEOF_STATX = 256
+SIZEOF_STATFS = 120
+SIZEOF_SOCKADDR_UN = 110
+PATH_MAX = 4096
+XATTR_NAME_MAX = 255
+XATTR_SIZE_MAX = 65536
+XATTR_LIST_MAX = 65536
+AT_NO_AUTOMOUNT = 0x800
+AT_STATX_SYNC_TYPE = 0x6000
+STATX_RESERVED = 0x80000000
+RESOLVE_NO_MAGICLINKS = 0x02  # openat2(2)
+RENAME_WHITEOUT = 4
+UTIME_OMIT = (1 << 30) - 2
+PROC_SUPER_MAGIC = 0x9FA0
+PROC_ROOT_INO = 1

@@ -1,6 +1,6 @@
 """Confining the child: the steps, in order, readable aloud. The only code that locks anything.
 
-Runs in: child, between fork and the program's first instruction (supervisor: ``prepare``).
+Runs in: child, before the program's first instruction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ON_A_DIRECTORY = ~0
 
 
 class Prepared:
-    """What the supervisor makes ready before the fork, while a failure is still its own.
+    """What is made ready while everything can still be opened.
 
     Attributes:
         ruleset: descriptor of the Landlock ruleset, or -1.
@@ -80,7 +80,7 @@ def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, .
 
     Args:
         plan: the plan.
-        prepared: what the supervisor made ready.
+        prepared: what was made ready.
         session: the child's side of it: ``session.channel`` takes the listener.
         keep: descriptors that stay open besides 0 to 2 and the channel.
 

@@ -1,4 +1,4 @@
-"""A session: one confined child, the descriptors to it, and how it began.
+"""A session: one child, the descriptors to it, and how it began.
 
 Runs in: both: the supervisor makes it, the forked child uses its side.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 
-
 from sandboxed_python.kernel.calls import signalfd, socketpair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+
     from sandboxed_python.broker.serve import Broker
 else:
     import _signal  # the signal module on top of it imports enum
@@ -29,9 +29,10 @@ class Session:
 
     Attributes:
         supervisor: pid of the supervisor.
-        pid: of the child; 0 before the fork.
-        channel: one end of the handshake: the child sends the listener or its failure; end of file is success.
-        signals: descriptor that the supervisor reads signals from.
+        pid: of the child; 0 before the fork and in the child.
+        channel: this side's end of the channel. The supervisor sends the plan; the child answers with the listener or
+            its failure; end of file means that it is confined and has nothing more to say.
+        signals: descriptor that the supervisor reads signals from, or -1.
         broker: answers the child's notifications, or None.
         status: wait status of the child once it has ended, else None.
     """
@@ -44,26 +45,38 @@ class Session:
         """
         self.supervisor = os.getpid()
         self.pid = 0
+        self.signals = -1
         self.broker: Broker | None = None
         self.status: int | None = None
-        self._old_child_handler = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        watched = FORWARDED | {_signal.SIGCHLD}
-        self._old_mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, watched)
-        self.signals = signalfd(watched)
         self.channel, self._other = socketpair()
+        # An inherited SIG_IGN of SIGCHLD would make the kernel throw the child's status away.
+        self._old_child_handler = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        self._watched = FORWARDED | {_signal.SIGCHLD}
+        self._old_mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._watched)
 
-    def in_child(self) -> None:
-        """Take the child's side, right after the fork."""
-        os.close(self.channel)
-        self.channel = self._other
-
-    def in_supervisor(self, pid: int) -> None:
-        """Take the supervisor's side, right after the fork."""
+    def fork(self) -> bool:
+        """Fork; tell whether this is the child."""
+        pid = os.fork()
+        if pid == 0:
+            os.close(self.channel)
+            self.channel = self._other
+            return True
         self.pid = pid
         os.close(self._other)
+        return False
+
+    def watch_signals(self) -> None:
+        """Open ``signals`` (in the supervisor)."""
+        self.signals = signalfd(self._watched)
+
+    def give_up(self) -> None:
+        """Let a child go that will not be needed: it ends when the channel does. Undo what the session changed."""
+        os.close(self.channel)
+        os.waitpid(self.pid, 0)
+        self.restore_signals()
 
     def restore_signals(self) -> None:
-        """Give the child the signal handling that the supervisor found."""
+        """Go back to the signal handling that the session found."""
         handler = self._old_child_handler
         if handler is not None:
             _signal.signal(_signal.SIGCHLD, handler)

@@ -1,6 +1,7 @@
-"""Starting the child: fork, confine, and run the program there.
+"""Starting the child: it is forked first, and gets its plan when the plan is made.
 
-Runs in: both.
+Runs in: both. Fork and planning overlap: while the supervisor reads the command line and plans, the child imports what
+it will need, on another processor if there is one.
 """
 
 from __future__ import annotations
@@ -9,25 +10,19 @@ import os
 import sys
 
 from sandboxed_python.errors import LaunchError, SandboxError
-from sandboxed_python.launch.confine import Prepared, confine
-from sandboxed_python.launch.exits import CODE
 from sandboxed_python.launch.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
     from sandboxed_python.plan.model import Plan
-else:
-    import _signal  # the signal module on top of it imports enum
 
 FAILED = b"E"
 
 
-def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
-    """Fork and confine the child of a plan.
+def fork_child(baseline: frozenset[str]) -> Session | None:
+    """Fork the child; it waits for its plan, confines itself by it, and runs the program.
 
     Args:
-        plan: what to enforce and run.
         baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
 
     Returns:
@@ -35,37 +30,32 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         bottom of its stack, and the interpreter ends as after any program.
 
     Raises:
-        SandboxError: nothing was started.
+        KernelError: no descriptors or processes left.
         SystemExit: in the child: the program's own.
     """
-    prepared = Prepared(plan)
-    # The fork must not carry what the parent's own output has buffered.
     session = Session()
-    memo = write_memo(plan) if plan.way == "exec" else -1
-    pid = os.fork()
-    if pid:
-        session.in_supervisor(pid)
-        if prepared.ruleset >= 0:
-            os.close(prepared.ruleset)
-        if memo >= 0:
-            os.close(memo)
+    if not session.fork():
         return session
-    try:
-        session.in_child()
-        confine(plan, prepared, session, (memo,) if memo >= 0 else ())
-        if plan.way == "exec":
-            execute(plan, memo)
-        os.close(session.channel)
-    except SandboxError as error:
-        report(session.channel, error)
-    run_here(plan, baseline)
+    run_child(session, baseline)
     return None
 
 
-def run_here(plan: Plan, baseline: frozenset[str]) -> None:
-    """Run the program in this interpreter (the fork way)."""
+def run_child(session: Session, baseline: frozenset[str]) -> None:
+    """Be the child: take the plan, give up everything else, run the program."""
     from sandboxed_python.child import boot
+    from sandboxed_python.launch.confine import Prepared, confine
+    from sandboxed_python.plan.model import Plan
 
+    try:
+        plan = Plan.from_data(take_plan(session.channel))
+        prepared = Prepared(plan)
+        memo = write_memo(plan) if plan.way == "exec" else -1
+        confine(plan, prepared, session, (memo,) if memo >= 0 else ())
+        if plan.way == "exec":
+            execute(plan, memo)
+    except (SandboxError, OSError) as error:
+        report(session.channel, error)
+    os.close(session.channel)
     target = plan.target
     boot.run(
         plan.policy,
@@ -73,12 +63,44 @@ def run_here(plan: Plan, baseline: frozenset[str]) -> None:
         target.value,
         list(target.arguments),
         baseline=baseline,
-        guarded="stat" in plan.notify_parts,
+        guarded=guarded(plan),
     )
 
 
+def send_plan(session: Session, plan: Plan) -> None:
+    """Send the child its plan. A child that has died meanwhile is noticed later, by its status."""
+    import marshal
+
+    data = marshal.dumps(plan.to_data(), 2)
+    data = len(data).to_bytes(8, "little") + data
+    try:
+        while data:
+            data = data[os.write(session.channel, data) :]
+    except BrokenPipeError:
+        return
+
+
+def take_plan(channel: int) -> dict[str, object]:
+    """Return what ``send_plan`` sent; without a plan (the supervisor has changed its mind, or died) the child ends."""
+    import marshal
+
+    data = b""
+    while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "little"):
+        more = os.read(channel, 1 << 20)
+        if not more:
+            os._exit(0)
+        data += more
+    found: dict[str, object] = marshal.loads(data[8:])
+    return found
+
+
+def guarded(plan: Plan) -> bool:
+    """Tell whether the kernel itself refuses metadata under this plan."""
+    return "stat" in plan.notify_parts
+
+
 def write_memo(plan: Plan) -> int:
-    """Write what the child's bootstrap must know to a memory file, and return its descriptor, at the start."""
+    """Write what an exec'ed interpreter must know to a memory file, and return its descriptor, at the start."""
     import marshal
 
     target = plan.target
@@ -87,11 +109,12 @@ def write_memo(plan: Plan) -> int:
         "kind": target.kind,
         "target": target.value,
         "argv": list(target.arguments),
-        "guarded": "stat" in plan.notify_parts,
-        "sys_path0": True,
+        "guarded": guarded(plan),
     }
     memo = os.memfd_create("sandboxed-python", 0)
-    os.write(memo, marshal.dumps(data, 2))
+    text = marshal.dumps(data, 2)
+    while text:
+        text = text[os.write(memo, text) :]
     os.lseek(memo, 0, os.SEEK_SET)
     return memo
 
@@ -102,10 +125,15 @@ def execute(plan: Plan, memo: int) -> None:
     Raises:
         LaunchError: execve(2) failed.
     """
+    if TYPE_CHECKING:
+        import signal as _signal
+    else:
+        import _signal
+
     python = plan.target.python
     boot = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "child", "boot_exec.py")
-    for name in ("SIGPIPE", "SIGXFSZ"):  # python ignored them at its own start
-        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # python ignored them at its own start
+        _signal.signal(number, _signal.SIG_DFL)
     os.set_inheritable(memo, True)  # noqa: FBT003
     try:
         os.execv(python, [python, *plan.target.python_options, boot, str(memo)])
@@ -114,10 +142,10 @@ def execute(plan: Plan, memo: int) -> None:
         raise LaunchError(message) from error
 
 
-def report(channel: int, error: SandboxError) -> None:
+def report(channel: int, error: Exception) -> None:
     """Tell the supervisor why the child can't start, and end it. Does not return."""
     try:
         os.write(channel, FAILED + str(error).encode("utf-8", "surrogateescape"))
     finally:
         sys.stderr.flush()
-        os._exit(CODE["SANDBOX"])
+        os._exit(1)

@@ -32,6 +32,7 @@ def supervise(session: Session, plan: Plan) -> int:
     Raises:
         LaunchError: the child could not be confined or started; it has ended.
     """
+    session.watch_signals()
     watched = [session.signals, session.channel, -1]
     while session.status is None:
         signals, channel, listener = poll(watched)
@@ -52,7 +53,7 @@ def _handshake(session: Session, plan: Plan, listener: int) -> tuple[int, int]:
     """Take the listener or the failure that the child sends; return the descriptors to go on watching."""
     text, descriptor = receive_descriptor(session.channel, 65536)
     if text[:1] == FAILED:
-        os.waitpid(session.pid, 0)
+        _pid, session.status = os.waitpid(session.pid, 0)
         raise LaunchError(text[1:].decode("utf-8", "surrogateescape"))
     if descriptor >= 0:
         from sandboxed_python.broker.serve import Broker

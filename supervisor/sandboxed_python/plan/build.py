@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 NEEDED_ABI = 6
 # What a literal write grant may name below /dev; /proc and /sys have nothing of the kind.
 GRANTABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/shm")  # noqa: S108
+# The program interpreters (ELF PT_INTERP) that the kernel itself opens at an execve, as far as they exist.
+LOADERS = (
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/ld-musl-aarch64.so.1",
+)
 # Loaders' variables: what they name would run in the child before the hook, or in every program it starts.
 LOADER_PREFIX = "LD_"
 
@@ -67,7 +74,8 @@ def build(  # noqa: PLR0913
         protected=() if policy.writable_runtime else _protected(runtime, read),
     )
     ruleset, abi, missing = _ruleset(policy, support)
-    rules = path_rules(effective, _existing(programs)) if abi else ()
+    interpreter = () if fork else (os.path.realpath(runtime.executable), *LOADERS)
+    rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
     gate = map_gate(policy, runtime)
     parts: list[str] = []
     if gate is not None:

@@ -53,7 +53,9 @@ def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
     return found
 
 
-def path_rules(policy: Policy, programs: tuple[str, ...], listing: Listing = os.listdir) -> tuple[PathRule, ...]:
+def path_rules(
+    policy: Policy, programs: tuple[str, ...], interpreter: tuple[str, ...] = (), listing: Listing = os.listdir
+) -> tuple[PathRule, ...]:
     """Return the Landlock rules of the effective policy.
 
     Prefixes and paths that don't exist make no rule: Landlock ties rules to existing files. They are the broker's.
@@ -61,6 +63,7 @@ def path_rules(policy: Policy, programs: tuple[str, ...], listing: Listing = os.
     Args:
         policy: with the implicit grants in it, and ``protected`` filled in.
         programs: trees of system programs and libraries; executable when child processes are granted.
+        interpreter: files that the first exec needs (the exec way): the interpreter and its loader.
         listing: as ``os.listdir``.
     """
     rights: dict[str, int] = {}
@@ -90,6 +93,8 @@ def path_rules(policy: Policy, programs: tuple[str, ...], listing: Listing = os.
         for tree in programs:
             for piece in around(os.path.realpath(tree), written, listing):
                 add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
+    for path in interpreter:
+        add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
     return tuple(
         [PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()]
     )

@@ -101,20 +101,6 @@ class Call(Frozen):
         return tuple(rule for rule in self.rules if rule.errno)
 
 
-class Notified(Frozen):
-    """A call that the notifying filter sends to the supervisor if all checks hold.
-
-    Attributes:
-        name: the kernel's name of the call.
-        reason: why the supervisor has to look.
-        checks: all must hold; several rows of one call are alternatives.
-    """
-
-    name: str
-    reason: str
-    checks: tuple[Check, ...] = ()
-
-
 def is_(arg: int, value: int) -> Check:
     """Check that an ``int`` argument is this value."""
     return Check(arg=arg, mask=INT, value=value)
@@ -321,9 +307,7 @@ ARCH_PRCTLS = (
 # clone(2): the kernel reads the low 32 bits. Namespaces would undo mount- and network-based assumptions; PARENT puts a
 # process out of its place below the supervisor; PTRACE and UNTRACED meddle with tracers. CLONE_NEWTIME shares its bit
 # with the exit signal, where it is no valid signal either.
-_CLONE_NEVER = (
-    uapi.CLONE_NAMESPACES | uapi.CLONE_NEWTIME | uapi.CLONE_PARENT | uapi.CLONE_PTRACE | uapi.CLONE_UNTRACED
-)
+_CLONE_NEVER = uapi.CLONE_NAMESPACES | uapi.CLONE_NEWTIME | uapi.CLONE_PARENT | uapi.CLONE_PTRACE | uapi.CLONE_UNTRACED
 # What every libc passes for a thread. Insisting on all of it means: threads share memory, descriptors and directory.
 _CLONE_THREAD = uapi.CLONE_VM | uapi.CLONE_FS | uapi.CLONE_FILES | uapi.CLONE_SIGHAND | uapi.CLONE_THREAD
 _CLONE_SPAWN = uapi.CLONE_VM | uapi.CLONE_VFORK
@@ -526,8 +510,8 @@ CALLS: tuple[Call, ...] = (
     _free("brk", _MEMORY),
     Call(
         name="mmap",
-        reason="not executable, or a private mapping of a file (a notifying filter asks the supervisor which); anonymous, "
-        "shared or writable executable memory is native code of the program's own making",
+        reason="not executable, or a private mapping of a file (a notifying filter asks the supervisor which); "
+        "anonymous, shared or writable executable memory is native code of the program's own making",
         rules=(
             Rule(checks=(lacks(2, uapi.PROT_EXEC),), reason="data"),
             Rule(
@@ -628,8 +612,8 @@ CALLS: tuple[Call, ...] = (
     _with("child", "vfork", "a process, whose parent waits"),
     Call(
         name="execve",
-        reason="Landlock decides what may be executed; without the child scope only the supervisor's own first one, when "
-        "another interpreter is started already confined (a notifying filter lets exactly that one through)",
+        reason="Landlock decides what may be executed; without the child scope only the supervisor's own first one, "
+        "when another interpreter is started already confined (a notifying filter lets exactly that one through)",
         rules=(Rule(scope="child"), Rule(scope="exec")),
     ),
     Call(name="execveat", reason="as execve", rules=(Rule(scope="child"), Rule(scope="exec"))),
@@ -790,8 +774,8 @@ CALLS: tuple[Call, ...] = (
         name="seccomp",
         reason="of all filters the strictest answer counts, so a further one can refuse, fake or kill, but never let "
         "through: an errno of ours outranks its TRACE and ALLOW, and its errno instead of our notification means that "
-        "the call isn't made. A listener of its own (NEW_LISTENER) never: it would answer calls, and a tree has room for "
-        "one. SPEC_ALLOW never: it lifts a protection of the processor. Dropping a permission at run time needs this",
+        "the call isn't made. A listener of its own (NEW_LISTENER) never: it would answer calls, and a tree has room "
+        "for one. SPEC_ALLOW never: it lifts a protection of the processor. Dropping a permission at run time needs it",
         rules=(
             Rule(
                 checks=(
@@ -850,7 +834,8 @@ CALLS: tuple[Call, ...] = (
                         bits(1, uapi.SOCK_TYPE_MASK, kind),
                         is_(2, uapi.NETLINK_ROUTE),
                     ),
-                    reason="getaddrinfo and if_nameindex read the interfaces; changing them needs a capability that is cut",
+                    reason="getaddrinfo and if_nameindex read the interfaces; changing them needs a capability "
+                    "that is cut",
                 )
                 for kind in (uapi.SOCK_RAW, uapi.SOCK_DGRAM)
             ),
@@ -863,8 +848,8 @@ CALLS: tuple[Call, ...] = (
     _with("net", "accept4", _NET),
     Call(
         name="sendto",
-        reason="without net only to the other end (address NULL). MSG_FASTOPEN, a connect in disguise that Landlock's TCP "
-        "rules don't see, never",
+        reason="without net only to the other end (address NULL). MSG_FASTOPEN, a connect in disguise that Landlock's "
+        "TCP rules don't see, never",
         rules=(
             Rule(checks=(lacks(3, uapi.MSG_FASTOPEN), null(4))),
             Rule(scope="net", checks=(lacks(3, uapi.MSG_FASTOPEN),)),
@@ -956,27 +941,3 @@ CALLS: tuple[Call, ...] = (
 )  # fmt: skip
 
 BY_NAME: dict[str, Call] = {call.name: call for call in CALLS}
-
-# The parts of the notifying filter. What no part names passes it, and the static filter's refusals outrank it. A part
-# may only name calls that the static filter lets through under some scope, and calls from number 424 on only without
-# checks (their answers are written by hand, see plan.seccomp).
-NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
-    "map": (
-        Notified(
-            name="mmap",
-            checks=(has(2, uapi.PROT_EXEC), lacks(3, uapi.MAP_ANONYMOUS)),
-            reason="which file becomes code: the interpreter's own libraries, while the process has one thread",
-        ),
-    ),
-    "thread": (
-        Notified(
-            name="clone",
-            checks=(has(0, uapi.CLONE_THREAD),),
-            reason="the first thread closes the door of map for good: two threads could swap the descriptor",
-        ),
-    ),
-    "exec": (
-        Notified(name="execve", reason="exactly the first one passes: the supervisor's own, into another interpreter"),
-        Notified(name="execveat", reason="as execve"),
-    ),
-}

@@ -313,22 +313,22 @@ def _key(dotted: str) -> tuple[str, ...]:
 
 
 def _decode(text: str, source: _Source) -> dict[str, Any]:
-    """Parse TOML."""
+    """Parse TOML with the standard library's parser, on Python 3.10 with tomli, from which that one was made."""
+    import importlib
+
     try:
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
+        parser = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ModuleNotFoundError:
         _fail(source, 1, "policy files need the package tomli on Python 3.10: pip install tomli")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table: dict[str, Any] = parser.loads(text)
+    except ValueError as error:
         message, _, where = str(error).partition(" (at ")
         number = "".join([letter for letter in where.partition(",")[0] if letter.isdigit()])
         _fail(source, int(number) if number else text.rstrip("\n").count("\n") + 1, f"not TOML: {message}")
     except RecursionError:
         _fail(source, 1, "not a policy file: nested too deeply")
+    return table
 
 
 def _locate(name: str, base: str, source: _Source | None, prefix: str) -> _Source:

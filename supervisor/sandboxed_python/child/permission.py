@@ -1,0 +1,145 @@
+"""``sys.permission``: what the program may ask about its own permissions.
+
+Runs in: child. Node's ``process.permission``: https://nodejs.org/api/process.html#processpermission
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sandboxed_python.policy.decide import has
+from sandboxed_python.policy.patterns import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from sandboxed_python.policy.model import Policy
+
+_readlink = os.readlink
+_getcwd = os.getcwd
+_PACKAGE = __name__.partition(".")[0]
+
+
+class Permission:
+    """The permissions of this process.
+
+    Attributes:
+        enabled: whether the permission model is on.
+    """
+
+    __slots__ = ("_modules", "_policy", "enabled")
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        """Answer for a policy; without one, the model is off."""
+        self.enabled = policy is not None and policy.mode != "off"
+        self._policy = policy
+        # The program finds a sys.modules without this package. When it imports it all the same, it gets these (see the
+        # package's __init__), so that the AccessDeniedError it catches is the one that is raised.
+        prefix = _PACKAGE + "."
+        self._modules: dict[str, ModuleType] = {
+            name: module for name, module in sys.modules.items() if name == _PACKAGE or name.startswith(prefix)
+        }
+
+    def __repr__(self) -> str:
+        return f"<{_PACKAGE} permission model: {'on' if self.enabled else 'off'}>"
+
+    def has(self, scope: str, reference: str | bytes | os.PathLike[Any] | None = None) -> bool:
+        """Tell whether a permission is granted.
+
+        Args:
+            scope: ``"fs.read"``, ``"fs.write"``, ``"fs"`` (both), ``"child"``, ``"worker"``, ``"addon"``, ``"ffi"``,
+                ``"wasi"``, ``"net"``, ``"inspector"``, ``"fs.metadata"``. Any other is False.
+            reference: a path, for the file-system scopes; relative ones start at the current directory, links are
+                resolved. Without one, these scopes are granted only by a literal ``*``. An empty one is False.
+
+        Raises:
+            TypeError: an argument of another type; its ``code`` is ``"ERR_INVALID_ARG_TYPE"``.
+        """
+        given = _check(scope, reference)
+        policy = self._policy
+        if policy is None or policy.mode == "off":
+            return True
+        path = None
+        if given and scope.startswith("fs"):
+            path = _place(given)
+        return has(policy, scope, path, given)
+
+    def drop(self, scope: str, reference: str | bytes | os.PathLike[Any] | None = None) -> None:
+        """Give up a permission, for good. This version can't.
+
+        Raises:
+            RuntimeError: always, if the arguments are in order.
+            TypeError: as in ``has``.
+        """
+        _check(scope, reference)
+        if not self.enabled:
+            message = "the permission model is off: there is nothing to drop (start with --permission)"
+        else:
+            message = "permissions can't be dropped: what is granted is fixed when the program starts"
+        raise RuntimeError(message)
+
+
+def _place(given: str) -> str:
+    try:
+        cwd = "/" if given[0] == "/" else _getcwd()
+    except OSError:  # the current directory is gone
+        cwd = "/"
+    return resolve(given, cwd, _readlink)
+
+
+def _check(scope: object, reference: object) -> str | None:
+    """Return the reference as a str, None if there is none.
+
+    Raises:
+        TypeError: the types aren't right.
+    """
+    if not isinstance(scope, str):
+        raise _type_error("scope", "str", scope)
+    if reference is None or type(reference) is str:
+        return reference
+    try:
+        return os.fsdecode(reference)  # type: ignore[arg-type]  # the TypeError is what tells
+    except TypeError:
+        raise _type_error("reference", "str, bytes, or os.PathLike", reference) from None
+
+
+def _type_error(name: str, wanted: str, value: object) -> TypeError:
+    error = TypeError(f'The "{name}" argument must be of type {wanted}. Received {_received(value)}')
+    error.code = "ERR_INVALID_ARG_TYPE"  # type: ignore[attr-defined]  # Node's errors carry their code there
+    return error
+
+
+def _received(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"class {value.__name__}"
+    name = type(value).__name__
+    if name in ("builtin_function_or_method", "function", "method"):
+        return f"function {getattr(value, '__name__', '')}".rstrip()
+    if isinstance(value, (bool, bytes, complex, float, int, str)):
+        shown = repr(value)
+        return f"type {name} ({shown if len(shown) <= 28 else shown[:25] + '...'})"
+    return f"an instance of {name}"
+
+
+_installed: Permission | None = None
+
+
+def install(policy: Policy) -> None:
+    """Make ``sys.permission``, unless the model is off."""
+    global _installed  # noqa: PLW0603 - one per process
+    if policy.mode != "off":
+        _installed = Permission(policy)
+        sys.permission = _installed  # type: ignore[attr-defined]
+
+
+def current() -> Permission:
+    """Return ``sys.permission``, or an object that says that the model is off."""
+    global _installed  # noqa: PLW0603 - one per process
+    if _installed is None:
+        _installed = Permission()
+    return _installed

@@ -1,0 +1,356 @@
+"""Seccomp filters: which one a policy needs, loading the shipped one, compiling it.
+
+Runs in: supervisor. The first part is on the hot path and imports nothing: a policy's filters are found by name in the
+package data (``filters/<machine>/<name>.bpf``, raw ``struct sock_filter`` arrays). The second part compiles them from
+the table in ``plan.syscalls``, by libseccomp through pyseccomp, whose import alone costs 30 ms; it runs in
+``scripts/compile-filters``, in the tests, and where no filter is shipped for a combination.
+
+A policy has up to two filters. The **static** one is the allow-list. The **notifying** one sends chosen calls to the
+supervisor and lets all others pass. The kernel takes the strictest answer of all filters (an errno outranks a
+notification, a notification outranks letting through), so what the static filter refuses is never notified.
+
+Each filter starts with a few instructions of our own: another architecture is killed; a number from 424 on is decided
+here, by equality, with ENOSYS for all that isn't listed (numbers that no table knows, the x32 numbers from 0x40000000
+on). So libseccomp only sees numbers that every version of it knows. Jumps are relative, which makes prefixing safe.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import ENOSYS, EPERM
+
+from sandboxed_python.errors import UnsupportedError
+from sandboxed_python.kernel import uapi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Protocol
+
+    from sandboxed_python.plan.syscalls import Check
+
+    Rules = list[tuple[int, str, tuple[Check, ...]]]
+    """Action, name of the call, checks that must all hold."""
+
+    Notified = tuple[str, tuple[tuple[int, int, int], ...]]
+    """Name of the call, and checks (arg, mask, value) that must all hold: ``args[arg] & mask == value``."""
+
+    class _Filter(Protocol):
+        def set_attr(self, attr: int, value: int) -> None: ...
+        def add_arch(self, arch: int) -> None: ...
+        def remove_arch(self, arch: int) -> None: ...
+        def add_rule_exactly(self, action: int, syscall: int, *args: object) -> None: ...
+        def export_bpf(self, file: object) -> None: ...
+
+    class _Library(Protocol):
+        """What is used of pyseccomp, which has no types."""
+
+        NE: int
+        MASKED_EQ: int
+        _libseccomp: Any
+        SyscallFilter: Callable[[int], _Filter]
+        Arg: Callable[[int, int, int, int], object]
+        resolve_syscall: Callable[[int, str], int]
+        system_arch: Callable[[], int]
+
+
+# The scopes that change the static filter, in the order of the variant's name. "exec-memory" is what the addon, ffi and
+# wasi permissions have in common.
+SCOPES = ("child", "worker", "net", "inspector", "exec-memory")
+EXEC = "exec"
+BASE = "base"
+NOTIFY = "notify-"
+MACHINES = tuple(uapi.AUDIT_ARCH)
+
+# The parts of the notifying filter: which calls go to the supervisor. Rows of one call are alternatives, and a row
+# without checks is every such call. What no part names passes this filter. Masks cover only bits that the kernel looks
+# at (see plan.syscalls). Calls from number 424 on can't have checks.
+NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
+    "exec": (("execve", ()), ("execveat", ())),
+    "map": (("mmap", ((2, uapi.PROT_EXEC, uapi.PROT_EXEC), (3, uapi.MAP_ANONYMOUS, 0))),),
+    "thread": (("clone", ((0, uapi.CLONE_THREAD, uapi.CLONE_THREAD),)),),
+}
+PART_REASONS = {
+    "exec": "exactly the first one passes: the supervisor's own, into another interpreter",
+    "map": "which file becomes code",
+    "thread": "the first thread closes the door of map for good, for two threads could swap the descriptor",
+}
+
+
+def variant(scopes: Iterable[str], *, exec_way: bool = False) -> str:
+    """Name the static filter of a policy, e.g. ``"base"``, ``"child+net"``, ``"worker+exec"``.
+
+    Args:
+        scopes: what is granted; names that are not in ``SCOPES`` don't matter here.
+        exec_way: another interpreter is started after the confinement, so execve must reach the notifying filter. With
+            the child scope it passes anyway, and the name doesn't change.
+    """
+    names = [scope for scope in SCOPES if scope in scopes]
+    if exec_way and "child" not in names:
+        names.append(EXEC)
+    return "+".join(names) or BASE
+
+
+def notify_variant(parts: Iterable[str]) -> str:
+    """Name the notifying filter of these parts (keys of ``NOTIFY_PARTS``), e.g. ``"notify-exec+map"``.
+
+    Returns ``""`` for no parts: such a policy needs no notifying filter.
+    """
+    names = "+".join(sorted(set(parts)))
+    return NOTIFY + names if names else ""
+
+
+def load(name: str, machine: str) -> bytes:
+    """Return a filter as raw ``struct sock_filter`` entries, shipped or else compiled.
+
+    Args:
+        name: from ``variant`` or ``notify_variant``.
+        machine: ``os.uname().machine``.
+
+    Raises:
+        UnsupportedError: neither shipped for this machine nor can libseccomp compile it here.
+        ValueError: no such scope or part.
+    """
+    try:
+        with open(f"{filters()}/{machine}/{name}.bpf", "rb", 0) as file:
+            return file.read()
+    except FileNotFoundError:
+        return compile_named(name, machine)
+
+
+def filters() -> str:
+    """Return the directory of the shipped filters."""
+    return os.path.dirname(__file__) + "/filters"
+
+
+# --- Compiling --------------------------------------------------------------------------------------------------------
+
+# What is shipped: every static variant, and every combination of these parts of the notifying filter.
+SHIPPED_PARTS = ("map", "thread", "exec")
+
+# Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, k.
+_LOAD, _JUMP_EQ, _JUMP_GE, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ARCH_OFFSET, _NR_OFFSET = 4, 0
+
+# libseccomp's attributes (enum scmp_filter_attr).
+_ACT_BADARCH, _CTL_OPTIMIZE, _BINARY_TREE = 2, 8, 2
+
+
+def shipped() -> Iterator[str]:
+    """Name every filter that is shipped, for each machine of ``MACHINES``."""
+    for scopes in _subsets(SCOPES):
+        yield variant(scopes)
+        if "child" not in scopes:
+            yield variant(scopes, exec_way=True)
+    for parts in _subsets(SHIPPED_PARTS):
+        if parts:
+            yield notify_variant(parts)
+
+
+def compile_named(name: str, machine: str) -> bytes:
+    """Compile the filter of a name from ``variant`` or ``notify_variant``.
+
+    Raises:
+        UnsupportedError: see ``compile_static``.
+        ValueError: no such scope or part.
+    """
+    if name.startswith(NOTIFY):
+        return compile_notify(name[len(NOTIFY) :].split("+"), machine)
+    scopes = () if name == BASE else name.split("+")
+    return compile_static([scope for scope in scopes if scope != EXEC], exec_way=EXEC in scopes, machine=machine)
+
+
+def compile_static(scopes: Iterable[str], *, exec_way: bool, machine: str) -> bytes:
+    """Compile the allow-list for these scopes.
+
+    Args:
+        scopes: names out of ``SCOPES``.
+        exec_way: see ``variant``.
+        machine: a key of ``uapi.AUDIT_ARCH``; any machine can compile for any other.
+
+    Raises:
+        UnsupportedError: unknown machine, or libseccomp is not there or refuses.
+        ValueError: no such scope.
+    """
+    from sandboxed_python.plan.syscalls import CALLS
+
+    granted = set(scopes)
+    if granted - set(SCOPES):
+        message = f"no such scope: {', '.join(sorted(granted - set(SCOPES)))}"
+        raise ValueError(message)
+    if exec_way:
+        granted.add(EXEC)
+    rules: Rules = []
+    unified: dict[int, int] = {}
+    for call in CALLS:
+        allowing = call.allowing(granted)
+        number = uapi.UNIFIED_SYSCALLS.get(call.name)
+        if number is not None:
+            if allowing:
+                unified[number] = _unconditional(call.name, uapi.SECCOMP_RET_ALLOW, *(rule.checks for rule in allowing))
+            continue
+        if not allowing and call.errno != EPERM:
+            rules.append((_errno(call.errno), call.name, ()))
+        rules += [(uapi.SECCOMP_RET_ALLOW, call.name, rule.checks) for rule in allowing]
+        rules += [(_errno(rule.errno), call.name, rule.checks) for rule in call.refusing(granted)]
+    return _program(machine, unified, _errno(ENOSYS), _errno(EPERM), rules)
+
+
+def compile_notify(parts: Iterable[str], machine: str) -> bytes:
+    """Compile the filter that notifies the supervisor of the calls in these parts and lets all others pass.
+
+    Raises:
+        UnsupportedError: see ``compile_static``; also if libseccomp doesn't know a call: it would pass unseen.
+        ValueError: no such part.
+    """
+    from sandboxed_python.plan.syscalls import Check
+
+    rules: Rules = []
+    unified: dict[int, int] = {}
+    for part in sorted(set(parts)):
+        if part not in NOTIFY_PARTS:
+            message = f"no such part of the notifying filter: {part!r}"
+            raise ValueError(message)
+        for name, numbers in NOTIFY_PARTS[part]:
+            checks = tuple(Check(arg=arg, mask=mask, value=value) for arg, mask, value in numbers)
+            number = uapi.UNIFIED_SYSCALLS.get(name)
+            if number is not None:
+                unified[number] = _unconditional(name, uapi.SECCOMP_RET_USER_NOTIF, checks)
+            else:
+                rules.append((uapi.SECCOMP_RET_USER_NOTIF, name, checks))
+    return _program(machine, unified, uapi.SECCOMP_RET_ALLOW, uapi.SECCOMP_RET_ALLOW, _absorb(rules))
+
+
+def libseccomp_version() -> str:
+    """Return the version of the libseccomp that compiles here, e.g. ``"2.5.4"``.
+
+    Raises:
+        UnsupportedError: libseccomp is not there.
+    """
+    import ctypes
+
+    class Version(ctypes.Structure):
+        _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
+
+    function = _pyseccomp()._libseccomp.seccomp_version  # noqa: SLF001  not wrapped
+    function.argtypes, function.restype = (), ctypes.POINTER(Version)
+    version = function().contents
+    return f"{version.major}.{version.minor}.{version.micro}"
+
+
+def _subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for chosen in range(1 << len(names)):
+        yield tuple(name for bit, name in enumerate(names) if chosen >> bit & 1)
+
+
+def _errno(number: int) -> int:
+    return uapi.SECCOMP_RET_ERRNO | number
+
+
+def _unconditional(name: str, action: int, *alternatives: tuple[Check, ...]) -> int:
+    """Return the action of a call from number 424 on, whose answer can't depend on its arguments."""
+    if all(alternatives):
+        message = f"{name}: argument checks are only possible below system call number {uapi.UNIFIED_FIRST}"
+        raise ValueError(message)
+    return action
+
+
+def _absorb(rules: Rules) -> Rules:
+    """Drop repetitions, and the rules with checks of a call that has one without (libseccomp refuses both)."""
+    whole = {name for _action, name, checks in rules if not checks}
+    return list(dict.fromkeys((action, name, () if name in whole else checks) for action, name, checks in rules))
+
+
+def _pyseccomp() -> _Library:
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError) as error:
+        message = f"no shipped seccomp filter for this combination, and libseccomp can't be used to compile it: {error}"
+        raise UnsupportedError(message) from error
+    library: _Library = pyseccomp
+    return library
+
+
+def _prefix(machine: str, unified: dict[int, int], otherwise: int) -> list[tuple[int, int, int, int]]:
+    """Write the instructions before libseccomp's: architecture, and the numbers from 424 on.
+
+    Args:
+        machine: a key of ``uapi.AUDIT_ARCH``.
+        unified: number from ``UNIFIED_FIRST`` on -> what it returns; all the same action.
+        otherwise: what the other numbers up to ``UNIFIED_LAST`` return. Above, all return ENOSYS.
+    """
+    numbers = sorted(unified)
+    listed = unified[numbers[0]] if numbers else otherwise
+    count = len(numbers)
+    block = [
+        *((_JUMP_EQ, count - at + 2, 0, number) for at, number in enumerate(numbers)),
+        (_JUMP_GE, 0, 1, uapi.UNIFIED_LAST + 1),
+        (_RETURN, 0, 0, _errno(ENOSYS)),
+        (_RETURN, 0, 0, otherwise),
+        (_RETURN, 0, 0, listed),
+    ]
+    return [
+        (_LOAD, 0, 0, _ARCH_OFFSET),
+        (_JUMP_EQ, 1, 0, uapi.AUDIT_ARCH[machine]),
+        (_RETURN, 0, 0, uapi.SECCOMP_RET_KILL_PROCESS),
+        (_LOAD, 0, 0, _NR_OFFSET),
+        (_JUMP_GE, 0, len(block), uapi.UNIFIED_FIRST),
+        *block,
+    ]
+
+
+def _program(machine: str, unified: dict[int, int], unified_default: int, default: int, rules: Rules) -> bytes:
+    """Compile prefix and rules to raw ``struct sock_filter`` entries.
+
+    Args:
+        machine: a key of ``uapi.AUDIT_ARCH``.
+        unified: see ``_prefix``.
+        unified_default: see ``_prefix``, ``otherwise``.
+        default: what a call below number 424 returns that no rule is for.
+        rules: for the calls below number 424.
+    """
+    import struct
+
+    if machine not in uapi.AUDIT_ARCH:
+        message = f"no seccomp filters for {machine}: only for {', '.join(MACHINES)}"
+        raise UnsupportedError(message)
+    library = _pyseccomp()
+    arch = uapi.AUDIT_ARCH[machine]
+    native = library.system_arch() & 0xFFFFFFFF
+    try:
+        result = library.SyscallFilter(default)
+        result.set_attr(_ACT_BADARCH, uapi.SECCOMP_RET_KILL_PROCESS)
+        result.set_attr(_CTL_OPTIMIZE, _BINARY_TREE)
+        if arch != native:
+            result.add_arch(arch)
+            result.remove_arch(native)
+        for action, name, checks in rules:
+            # A rule is given by the number on this machine, which libseccomp translates. -1: no machine has this name;
+            # other negative numbers stand for calls that this machine lacks.
+            number = library.resolve_syscall(native, name)
+            if number == -1:
+                message = f"libseccomp doesn't know {name}"
+                raise UnsupportedError(message)
+            if library.resolve_syscall(arch, name) >= 0:
+                result.add_rule_exactly(action, number, *(_argument(library, check) for check in checks))
+        body = _export(result)
+    except OSError as error:
+        message = f"libseccomp can't compile the filter: {error}"
+        raise UnsupportedError(message) from error
+    prefix = _prefix(machine, unified, unified_default)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in prefix) + body
+
+
+def _argument(library: _Library, check: Check) -> object:
+    if not check.equal:
+        return library.Arg(check.arg, library.NE, check.value, 0)
+    return library.Arg(check.arg, library.MASKED_EQ, check.mask, check.value)
+
+
+def _export(result: _Filter) -> bytes:
+    """Return libseccomp's program; it writes only to a descriptor."""
+    descriptor = os.memfd_create("filter")
+    with open(descriptor, "r+b", 0) as file:
+        result.export_bpf(file)
+        file.seek(0)
+        return file.read()

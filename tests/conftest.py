@@ -1,0 +1,100 @@
+"""Fixtures of every test. The functions behind them are in ``tests/support.py``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import support
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
+# Examples take as long as they take on a shared machine; CI draws the same ones every time.
+settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+@pytest.fixture
+def run() -> support.Run:
+    """Run the installed ``sandboxed-python`` with any words; see ``support.Run``."""
+    return support.runner()
+
+
+@pytest.fixture
+def needs() -> support.Need:
+    """Skip unless the kernel can do what the test needs; with ``SANDBOX_MUST_WORK`` fail; see ``support.need``."""
+    return support.need
+
+
+@pytest.fixture
+def sandbox(run: support.Run) -> support.Run:
+    """Run ``sandboxed-python --permission`` with further words, on a kernel that can enforce everything."""
+    support.need()
+    command = [*support.installed(), "--permission"]
+
+    def sandboxed(*words: support.Path, **options: object) -> support.Finished:
+        return run(*words, command=command, **options)  # type: ignore[arg-type]
+
+    return sandboxed
+
+
+@pytest.fixture
+def as_user() -> support.Run:
+    """Run the installed command as user and group 65534 when the tests run as root, else as whoever runs them.
+
+    Root's interpreter may lie where nobody else can go; ``SANDBOXED_PYTHON_USER_COMMAND`` names a command for this.
+    """
+    if os.geteuid() != 0:
+        return support.runner()
+    variable = support.USER_COMMAND if os.environ.get(support.USER_COMMAND) else support.COMMAND
+    words = support.installed(variable)
+    if not support.reachable(support.NOBODY, words[0]):
+        support.refuse(f"a command that user {support.NOBODY} can execute ({support.USER_COMMAND})", words[0])
+    return support.runner(variable, user=support.NOBODY)
+
+
+@pytest.fixture
+def user_dir(tmp_path: pathlib.Path) -> Iterator[str]:
+    """Return an empty directory that the user of ``as_user`` owns and can reach."""
+    if os.geteuid() != 0:
+        yield str(tmp_path)
+        return
+    path = os.path.realpath(tempfile.mkdtemp(prefix="sandboxed-python-test-"))
+    os.chown(path, support.NOBODY, support.NOBODY)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_options_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caller's options and Python settings out of the tests."""
+    monkeypatch.delenv("SANDBOXED_PYTHON_OPTIONS", raising=False)
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the top what the tests run on."""
+    from sandboxed_python import __file__ as package
+    from sandboxed_python.kernel.probe import probe
+
+    found = probe()
+    kernel = f"Linux {found.release} {found.machine}, Landlock ABI {found.landlock}"
+    return [f"package: {os.path.dirname(package)}", f"machine: {kernel}; user {os.geteuid()}; {sys.executable}"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that run the command as ``kernel``: those are what differs between users."""
+    for item in items:
+        if {"sandbox", "as_user", "run"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kernel)

@@ -1,0 +1,326 @@
+"""The attacker: who he is, what he is granted, and the words in which he makes raw system calls.
+
+Runs in: tests only. An attack is a piece of Python source. It is run twice: without the sandbox, where it must do its
+harm (else the test would prove nothing), and in it, where it must not. Both are looked at from outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.support import Finished
+
+TOKEN = "this-is-the-secret"
+
+# What the attack is made of: where things are, and the raw system call. ``TRIED`` says that it ran to its end.
+_PRELUDE = """\
+import errno, os, sys
+HOME = {home!r}
+READ, WRITE, DROP, SECRET = HOME + "/read", HOME + "/write", HOME + "/drop", HOME + "/secret"
+"""
+_NATIVE = """\
+import ctypes
+NR = {numbers!r}
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(name, *args):
+    words = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
+    result = libc.syscall(ctypes.c_long(NR[name]), *words)
+    if result == -1:
+        raise OSError(ctypes.get_errno(), name)
+    return result
+def attempt(name, *args):
+    try:
+        call(name, *args)
+        return "did"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def raw_open(path, flags=0, mode=0o644, at=-100):
+    return call("openat", at, os.fsencode(path), flags, mode)
+def raw_read(path, at=-100):
+    print(os.read(raw_open(path, at=at), 100).decode())
+def mapped(length, prot=3, flags=0x22, fd=-1, offset=0):
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+    address = libc.mmap(None, length, prot, flags, fd, offset)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), "mmap")
+    return address
+"""
+_BODY = """\
+try:
+    exec(compile({body!r}, "attack", "exec"), globals())
+    print("TRIED: done", flush=True)
+except BaseException as error:
+    print("TRIED:", *[kind.__name__ for kind in type(error).__mro__], "|", getattr(error, "errno", ""), error, flush=True)
+"""
+
+
+@functools.cache
+def number(name: str) -> int:
+    """Return the number of a system call on this machine; skip the test where the machine has no such call."""
+    import pyseccomp
+    from sandboxed_python.kernel import uapi
+
+    if name in uapi.UNIFIED_SYSCALLS:
+        return uapi.UNIFIED_SYSCALLS[name]
+    found: int = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
+    if found < 0:
+        pytest.skip(f"needs the system call {name}; {os.uname().machine} has none")
+    return found
+
+
+def source(body: str, home: str) -> str:
+    """Return the whole program of an attack."""
+    text = _PRELUDE.format(home=home)
+    if re.search(r"\b(call|attempt|libc|mapped|raw_open|raw_read)\b", body):
+        names = sorted({"openat", *re.findall(r"""\b(?:call|attempt)\(\s*["'](\w+)["']""", body)})
+        text += _NATIVE.format(numbers={name: number(name) for name in names})
+    return text + _BODY.format(body=body)
+
+
+class Attacker(NamedTuple):
+    """Somebody who controls the program that is run.
+
+    Attributes:
+        name: ``"root"`` or ``"user"``.
+        user: the user and group id to become, or None for who runs the tests.
+        command: the words that start the command under test.
+        python: the interpreter behind it.
+        home: a directory of his: ``read`` (granted for reading), ``write`` (for both), ``drop`` (for writing),
+            ``secret`` (not granted); each with a file ``data``.
+    """
+
+    name: str
+    user: int | None
+    command: tuple[str, ...]
+    python: str
+    home: str
+
+    @property
+    def grants(self) -> tuple[str, ...]:
+        """The file-system flags that every attack gets."""
+        home = self.home
+        return f"--allow-fs-read={home}/read/,{home}/write/", f"--allow-fs-write={home}/write/,{home}/drop/"
+
+    def path(self, *names: str) -> str:
+        """Return a path below ``home``."""
+        return os.path.join(self.home, *names)
+
+    def own(self, path: str) -> str:
+        """Give him everything below a path, the path included."""
+        if self.user is not None:
+            for folder, folders, files in os.walk(path):
+                for name in (*folders, *files):
+                    os.chown(os.path.join(folder, name), self.user, self.user, follow_symlinks=False)
+            os.chown(path, self.user, self.user, follow_symlinks=False)
+        return path
+
+    def lay_out(self) -> None:
+        """Put ``home`` back into its first state."""
+        for name in os.listdir(self.home):
+            path = self.path(name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        for name in ("read", "write", "drop", "secret"):
+            os.mkdir(self.path(name))
+            with open(self.path(name, "data"), "w") as file:
+                file.write(TOKEN if name == "secret" else f"{name}\n")
+        self.own(self.home)
+
+    def put(self, name: str, text: str | bytes, mode: int = 0o644) -> str:
+        """Write a file of his below ``home`` and return its path."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+        os.chmod(path, mode)
+        self.own(os.path.dirname(path))
+        return path
+
+    def get(self, name: str) -> str | None:
+        """Return what a file below ``home`` holds, or None if there is none."""
+        try:
+            with open(self.path(name), errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is something (a dangling link, too) at a path below ``home``."""
+        return os.path.lexists(self.path(name))
+
+    def run(self, words: Sequence[str], **options: object) -> Finished:
+        """Run anything as him, by default in ``/``."""
+        return support.execute(words, user=self.user, **{"cwd": "/", **options})  # type: ignore[arg-type]
+
+    def plain(self, body: str, *, before: Sequence[str] = (), **options: object) -> Finished:
+        """Run an attack in plain Python; ``before`` are the words of a program that starts it."""
+        return self.run([*before, self.python, "-c", source(body, self.home)], **options)
+
+    def confined(self, body: str, *flags: str, **options: object) -> Finished:
+        """Run an attack in the sandbox, with ``grants`` and further flags."""
+        words = [*self.command, "--permission", "--no-warnings", *self.grants, *flags, "-c", source(body, self.home)]
+        return self.run(words, **options)
+
+    def must_fail(
+        self,
+        body: str,
+        *flags: str,
+        harm: Callable[[Finished], object],
+        prepare: Callable[[], object] | None = None,
+        before: Sequence[str] = (),
+        ends: tuple[str, ...] = ("OSError",),
+        code: int | None = 0,
+        **options: object,
+    ) -> Finished:
+        """Check that an attack does its harm in plain Python and doesn't in the sandbox.
+
+        Args:
+            body: the attack.
+            flags: further flags of the sandbox.
+            harm: tells, looking from outside, whether the harm was done.
+            prepare: sets the stage before each of the two runs; ``home`` is fresh.
+            before: words of a program that starts the plain run only (``unshare``: so that the machine stays as it is).
+            ends: how the attack may be stopped in the sandbox, apart from running to its end without effect: the names
+                of exceptions, or of their bases. Anything else is a mistake in the attack.
+            code: the exit code expected in the sandbox; None if it doesn't matter.
+            options: of ``run``, for both.
+
+        Returns:
+            How it ended in the sandbox.
+        """
+        self.lay_out()
+        if prepare:
+            prepare()
+        plain = self.plain(body, before=before, **options)
+        assert harm(plain), f"the attack does no harm even without the sandbox: {plain.said}"
+        self.lay_out()
+        if prepare:
+            prepare()
+        confined = self.confined(body, *flags, **options)
+        assert not harm(confined), f"the attack succeeds in the sandbox: {confined.said}"
+        if code is not None:
+            assert confined.code == code, confined.said
+        if code == 0:
+            ended = confined.stdout.rpartition("TRIED: ")[2].partition("|")[0].split()
+            assert {"done", *ends} & set(ended), f"the attack was not tried as it should: {confined.said}"
+        return confined
+
+
+def leaked(ended: Finished) -> bool:
+    """Tell whether the secret was printed."""
+    return TOKEN in ended.stdout
+
+
+def names() -> list[str]:
+    """Return who attacks: root and an ordinary user if root runs the tests, else whoever runs them."""
+    return ["root", "user"] if os.geteuid() == 0 else ["user"]
+
+
+@functools.cache
+def _identity(name: str) -> tuple[int | None, tuple[str, ...], str]:
+    """Return user id, command and interpreter of an attacker; skip if he can't execute them."""
+    if name == "user" and os.geteuid() == 0:
+        variable = support.USER_COMMAND if os.environ.get(support.USER_COMMAND) else support.COMMAND
+        command = support.installed(variable)
+        if not support.reachable(support.NOBODY, command[0]):
+            support.refuse(f"a command that user {support.NOBODY} can execute ({support.USER_COMMAND})", command[0])
+        user: int | None = support.NOBODY
+    else:
+        command, user = support.installed(), None
+    asked = support.execute([*command, "-c", "import sys; print(sys.executable)"], user=user, cwd="/")
+    assert asked.code == 0, asked.said
+    return user, tuple(command), asked.stdout.strip()
+
+
+def make(name: str) -> Iterator[Attacker]:
+    """Return an attacker with a fresh home; a fixture's body."""
+    support.need()
+    user, command, python = _identity(name)
+    home = os.path.realpath(tempfile.mkdtemp(prefix="sandboxed-python-test-"))
+    attacker = Attacker(name, user, command, python, home)
+    os.chmod(home, 0o755)
+    try:
+        attacker.lay_out()
+        yield attacker
+    finally:
+        shutil.rmtree(home)
+
+
+# Machine code
+
+_MARKER = """
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+__attribute__((constructor)) static void run(void) {
+    const char *path = getenv("MARKER");
+    if (path) close(open(path, O_CREAT | O_WRONLY, 0644));
+}
+void *PyInit_marker(void) { return 0; }
+int sqlite3_marker_init(void *db, char **message, const void *api) { return 0; }
+int main(int argc, char **argv) {
+    if (argc > 1) close(open(argv[1], O_CREAT | O_WRONLY, 0644));
+    return 0;
+}
+"""
+
+
+@functools.cache
+def _compiled(kind: str) -> bytes:
+    gcc = support.tool("gcc")
+    flags = {"library": ["-shared", "-fPIC"], "program": ["-static"]}[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        with open(f"{folder}/marker.c", "w") as file:
+            file.write(_MARKER)
+        subprocess.run([gcc, *flags, "-o", f"{folder}/out", f"{folder}/marker.c"], check=True)
+        with open(f"{folder}/out", "rb") as file:
+            return file.read()
+
+
+def library() -> bytes:
+    """Return a shared library, also an extension module ``marker``, that creates ``$MARKER`` when it is loaded."""
+    return _compiled("library")
+
+
+def program() -> bytes:
+    """Return a static program that creates ``$MARKER``, and the file named by its first argument."""
+    return _compiled("program")
+
+
+def witness(code: str, *, user: int | None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a Python that looks on from outside the sandbox, and wait until it has printed a line.
+
+    The caller ends it (``with stopping(...)``).
+    """
+    options: dict[str, int | list[int]] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    python = sys.executable if user is None else _identity("user")[2]
+    process = subprocess.Popen(
+        [python, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=support.clean_environment(env),
+        cwd="/",
+        start_new_session=True,
+        **options,  # type: ignore[call-overload]
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process

@@ -1,0 +1,251 @@
+"""Loading hand-made filters, and the listener's side of a notification. Each filter in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sandboxed_python.kernel.seccomp import Notification
+
+if TYPE_CHECKING:
+    from tests.support import Need
+
+# uname(2) is the guinea pig: no pointer that matters going in, and python raises what it returns.
+PRELUDE = """
+import errno, json, os, select, signal, sys, time
+from sandboxed_python.errors import KernelError
+from sandboxed_python.kernel import seccomp, uapi
+from sandboxed_python.kernel.calls import prctl, receive_descriptor, send_descriptor, socketpair
+from sandboxed_python.kernel.process import set_no_new_privs
+UNAME = {"x86_64": 63, "aarch64": 160}[os.uname().machine]
+def instruction(code, jt, jf, k):
+    return code.to_bytes(2, "little") + bytes([jt, jf]) + k.to_bytes(4, "little")
+def on_uname(action):
+    return (instruction(0x20, 0, 0, 0) + instruction(0x15, 0, 1, UNAME) + instruction(0x06, 0, 0, action)
+            + instruction(0x06, 0, 0, uapi.SECCOMP_RET_ALLOW))
+def uname():
+    try:
+        return os.uname().sysname
+    except OSError as error:
+        return errno.errorcode.get(error.errno, error.errno)
+def status():
+    with open("/proc/self/status") as file:
+        rows = {name: value.strip() for name, _colon, value in (line.partition(":") for line in file)}
+    return int(rows["Seccomp"]), int(rows["Seccomp_filters"])
+def out(**values):
+    print(json.dumps(values), flush=True)
+def confined(body):
+    # Fork a child that is confined by the notifying filter and runs body(); return its pid and the listener.
+    ours, theirs = socketpair()
+    pid = os.fork()
+    if not pid:
+        os.close(ours)
+        set_no_new_privs()
+        listener = seccomp.load_notifying_filter(on_uname(uapi.SECCOMP_RET_USER_NOTIF))
+        send_descriptor(theirs, listener, b"L")
+        os.close(listener)
+        os.close(theirs)
+        code = 1
+        try:
+            body()
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(theirs)
+    text, listener = receive_descriptor(ours, 10)
+    assert text == b"L" and listener >= 0
+    return pid, listener
+"""
+
+
+def program(text: str, user: int | None = None) -> Any:
+    """Run a program in an interpreter of its own, and return what it says by ``out()``."""
+    options: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    ended = subprocess.run(
+        [sys.executable, "-c", PRELUDE + text], capture_output=True, text=True, timeout=30, check=False, **options
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def test_a_filter_decides(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+before = uname()
+set_no_new_privs()
+seccomp.load_filter(on_uname(uapi.SECCOMP_RET_ERRNO | errno.EXDEV))
+out(before=before, after=uname(), status=status(), pid=os.getpid() > 0, asked=prctl(uapi.PR_GET_SECCOMP))
+""")
+    assert found["before"] == "Linux"
+    assert found["after"] == "EXDEV"
+    assert found["status"][0] == found["asked"] == 2
+    assert found["pid"]
+
+
+def test_filters_add_up_and_the_strictest_wins(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+set_no_new_privs()
+_mode, before = status()
+seccomp.load_filter(on_uname(uapi.SECCOMP_RET_ERRNO | errno.EXDEV))
+seccomp.load_filter(on_uname(uapi.SECCOMP_RET_ALLOW))
+out(after=uname(), more=status()[1] - before)
+""")
+    assert found == {"after": "EXDEV", "more": 2}
+
+
+def test_an_ordinary_user_needs_no_new_privs(needs: Need) -> None:
+    needs(landlock=0, root=False)
+    found = program("""
+if not prctl(uapi.PR_GET_NO_NEW_PRIVS):
+    try:
+        seccomp.load_filter(on_uname(uapi.SECCOMP_RET_ALLOW))
+        out(text="loaded")
+    except KernelError as error:
+        out(text=str(error))
+else:
+    out(text="[Errno 13] seccomp(1, 0, ")
+""")
+    assert found["text"].startswith("[Errno 13] seccomp(1, 0, ")
+
+
+def test_a_program_that_cannot_run_is_refused_by_name(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+set_no_new_privs()
+texts = []
+for wrong in (b"", instruction(0x20, 0, 0, 0), instruction(0x20, 0, 0, 3) + instruction(0x06, 0, 0, 0), b"\\xff" * 8):
+    try:
+        seccomp.load_filter(wrong)
+        texts.append("loaded")
+    except KernelError as error:
+        texts.append([error.call, errno.errorcode[error.errno], str(error).split("(")[0]])
+out(texts=texts, after=uname())
+""")
+    assert found["texts"] == [["seccomp", "EINVAL", "[Errno 22] seccomp"]] * 4
+    assert found["after"] == "Linux"
+
+
+def test_a_killing_filter_kills(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+pid = os.fork()
+if not pid:
+    set_no_new_privs()
+    seccomp.load_filter(on_uname(uapi.SECCOMP_RET_KILL_PROCESS))
+    uname()
+    os._exit(0)
+_pid, status = os.waitpid(pid, 0)
+out(signal=os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS)
+""")
+    assert found == {"signal": True}
+
+
+def test_notification_is_decoded() -> None:
+    raw = bytearray(80)
+    raw[0:8] = (2**63 + 5).to_bytes(8, "little")
+    raw[8:12] = (1234).to_bytes(4, "little")
+    raw[16:20] = (-1).to_bytes(4, "little", signed=True)
+    for index in range(6):
+        raw[32 + 8 * index : 40 + 8 * index] = (2**64 - 1 - index).to_bytes(8, "little")
+    notification = Notification(bytes(raw))
+    assert (notification.id, notification.task, notification.number) == (2**63 + 5, 1234, -1)
+    assert notification.arguments == tuple(2**64 - 1 - index for index in range(6))
+
+
+def test_answers_reach_the_caller(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+reader, writer = os.pipe()
+def body():
+    for _turn in range(3):
+        os.write(writer, (uname() or "empty").encode() + b" ")
+pid, listener = confined(body)
+sync = seccomp.set_sync_wake_up(listener)
+seen = []
+for turn in range(3):
+    notification = seccomp.receive(listener)
+    seen.append([notification.number == UNAME, notification.task == pid, len(notification.arguments)])
+    if turn == 0:
+        worked = seccomp.answer(listener, notification.id, errno.ENOTDIR)
+    elif turn == 1:
+        worked = seccomp.let_through(listener, notification.id)
+    else:
+        worked = seccomp.answer(listener, notification.id, 0, 0)  # success, and nothing written
+    seen[-1].append(worked)
+os.waitpid(pid, 0)
+os.close(writer)
+poll = select.poll()
+poll.register(listener, select.POLLIN)
+hangup = poll.poll(10000)[0][1]
+out(seen=seen, said=os.read(reader, 100).decode().split(), inheritable=os.get_inheritable(listener), sync=sync,
+    hangup=bool(hangup & uapi.POLLHUP), release=[int(part) for part in os.uname().release.split(".")[:2]])
+""")
+    assert found["seen"] == [[True, True, 6, True]] * 3
+    assert found["said"][:2] == ["ENOTDIR", "Linux"]
+    assert found["inheritable"] is False
+    assert found["hangup"] is True
+    assert found["sync"] is (found["release"] >= [6, 6])
+
+
+def test_a_caller_that_is_gone_takes_no_answer(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+pid, listener = confined(uname)
+notification = seccomp.receive(listener)
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+out(answered=seccomp.answer(listener, notification.id, errno.EPERM), let=seccomp.let_through(listener, notification.id))
+""")
+    assert found == {"answered": False, "let": False}
+
+
+def test_a_signal_ends_the_wait_for_a_notification(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+pid, listener = confined(lambda: time.sleep(20))
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+got = seccomp.receive(listener)
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+try:
+    gone = seccomp.receive(listener)
+except KernelError as error:
+    gone = None
+out(got=got, gone=gone)
+""")
+    assert found == {"got": None, "gone": None}
+
+
+def test_what_is_no_listener_is_an_error_with_a_name(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+descriptor = os.open("/dev/null", os.O_RDWR)
+try:
+    seccomp.receive(descriptor)
+except KernelError as error:
+    out(call=error.call, text=str(error), sync=seccomp.set_sync_wake_up(descriptor),
+        answered=seccomp.answer(descriptor, 1), expected=f"SECCOMP_IOCTL_NOTIF_RECV({descriptor})")
+""")
+    assert found["call"] == "SECCOMP_IOCTL_NOTIF_RECV"
+    assert found["expected"] in found["text"]
+    assert (found["sync"], found["answered"]) == (False, False)
+
+
+def test_one_tree_has_one_listener(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+set_no_new_privs()
+seccomp.load_notifying_filter(on_uname(uapi.SECCOMP_RET_ALLOW))
+try:
+    seccomp.load_notifying_filter(on_uname(uapi.SECCOMP_RET_ALLOW))
+    out(name="loaded")
+except KernelError as error:
+    out(name=errno.errorcode[error.errno])
+""")
+    assert found == {"name": "EBUSY"}
