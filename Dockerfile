@@ -26,8 +26,8 @@ FROM ${BASE}
 COPY --from=build /wheels /opt/wheels
 RUN python3 -m pip install --no-cache-dir --no-index --root-user-action=ignore /opt/wheels/*.whl
 # Not root. Files that the job writes belong to this user; choose another one with docker run --user.
-RUN python3 -c 'import os; os.makedirs("/work", exist_ok=True); os.chown("/work", 65534, 65534)'
+RUN python3 -c 'import os; os.makedirs("/job", exist_ok=True); os.chown("/job", 65534, 65534)'
 USER 65534:65534
-WORKDIR /work
+WORKDIR /job
 ENTRYPOINT ["sandboxed-python"]
 CMD ["--help"]

@@ -12,6 +12,9 @@ if not sys.flags.isolated:
 _BASELINE = frozenset(sys.modules)
 
 if __name__ == "__main__":
+    from sandboxed_python import image
+
+    image.load("start")
     from sandboxed_python.cli.main import main
 
     main(_BASELINE)

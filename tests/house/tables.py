@@ -32,7 +32,7 @@ PLACE = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n)(?P<table>.*?)(<!-- en
 
 def permissions() -> list[tuple[str, ...]]:
     """One row per permission."""
-    rows = [("flag", "scope", "`error.permission`", "what it gates in CPython")]
+    rows: list[tuple[str, ...]] = [("flag", "scope", "`error.permission`", "what it gates in CPython")]
     for row in PERMISSIONS:
         flag = f"{row.flag}=PATHS" if row.kind == "paths" else row.flag
         rows.append((f"`{flag}`", f"`{row.scope}`", f"`{row.name}`", row.gates))
@@ -41,7 +41,7 @@ def permissions() -> list[tuple[str, ...]]:
 
 def options() -> list[tuple[str, ...]]:
     """One row per option that isn't a grant."""
-    rows = [("option", "what it does")]
+    rows: list[tuple[str, ...]] = [("option", "what it does")]
     for flag, value, about in OPTIONS:
         rows.append((f"`{flag}={value}`" if value else f"`{flag}`", about))
     return rows
@@ -54,7 +54,7 @@ def exit_codes() -> list[tuple[str, ...]]:
 
 def implicit_grants() -> list[tuple[str, ...]]:
     """One row per row of the table of what is granted without a flag, besides the interpreter's own files."""
-    rows = [("scope", "what", "for", "only with")]
+    rows: list[tuple[str, ...]] = [("scope", "what", "for", "only with")]
     for scope, table in (("fs.read", implicit.READ_ROWS), ("fs.write", implicit.WRITE_ROWS)):
         for needs, _kind, paths, reason in table:
             listed = " ".join(f"`{path}`" for path in paths)

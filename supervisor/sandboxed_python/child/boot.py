@@ -5,6 +5,7 @@ Runs in: child.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from sandboxed_python.child import hook, permission, runner
@@ -34,6 +35,7 @@ def run(  # noqa: PLR0913
     permission.install(policy)
     hook.install(policy, guarded=guarded)
     forget(baseline)
+    gc.enable()
     runner.run(kind, target, argv)
 
 

@@ -3,6 +3,7 @@
 Runs in: child. FD is a memory file with what the supervisor has to say (``launch.start.write_memo``).
 """
 
+import os
 import sys
 
 _BASELINE = frozenset(sys.modules)
@@ -10,20 +11,17 @@ _BASELINE = frozenset(sys.modules)
 
 def _main() -> None:
     import marshal
-    import os
 
     memo = int(sys.argv[1])
     with os.fdopen(memo, "rb") as file:
         data = marshal.loads(file.read())
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     isolated = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
     if not isolated:
         del sys.path[0]  # the folder of this script
-    sys.path.append(home)
+    _load_package(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from sandboxed_python.child import boot
     from sandboxed_python.policy.model import Policy
 
-    sys.path.remove(home)
     boot.run(
         Policy.from_data(data["policy"]),
         data["kind"],
@@ -32,6 +30,20 @@ def _main() -> None:
         baseline=_BASELINE,
         guarded=data["guarded"],
     )
+
+
+def _load_package(folder: str) -> None:
+    """Import this package from where this file lies, whatever ``sys.path`` would find under its name."""
+    import _frozen_importlib
+    import _frozen_importlib_external
+
+    name = os.path.basename(folder)
+    spec = _frozen_importlib_external.spec_from_file_location(
+        name, f"{folder}/__init__.py", submodule_search_locations=[folder]
+    )
+    package = _frozen_importlib.module_from_spec(spec)
+    sys.modules[name] = package
+    spec.loader.exec_module(package)
 
 
 _main()

@@ -97,13 +97,13 @@ def _check(scope: object, reference: object) -> str | None:
         TypeError: the types aren't right.
     """
     if not isinstance(scope, str):
-        raise _type_error("scope", "str", scope)
+        raise _type_error("scope", "str", scope)  # noqa: EM101 - a name, not a message
     if reference is None or type(reference) is str:
         return reference
     try:
         return os.fsdecode(reference)  # type: ignore[arg-type]  # the TypeError is what tells
     except TypeError:
-        raise _type_error("reference", "str, bytes, or os.PathLike", reference) from None
+        raise _type_error("reference", "str, bytes, or os.PathLike", reference) from None  # noqa: EM101
 
 
 def _type_error(name: str, wanted: str, value: object) -> TypeError:

@@ -42,7 +42,7 @@ SWITCHES = frozenset([flag for flag, value, _help in OPTIONS if not value]) | {
 VALUES = frozenset([flag for flag, value, _help in OPTIONS if value]) | {
     row.flag for row in PERMISSIONS if row.kind == "paths"
 }
-NEGATABLE = SWITCHES - {"--explain", "--json", "--check", "--version", "--help"}
+NEGATABLE = (SWITCHES | {row.flag for row in PERMISSIONS}) - {"--explain", "--json", "--check", "--version", "--help"}
 # Node ignores a value on a switch; a switch that seems to narrow and doesn't would mislead, so ours refuses it.
 
 # Python's options that take a value, attached or as the next word; the others are letters that can be joined.
@@ -145,8 +145,11 @@ class _Parser:
 
     def _switch(self, flag: str) -> None:
         if flag[:5] == "--no-":
-            self.no.add("--" + flag[5:])
-            self.on.discard("--" + flag[5:])
+            positive = "--" + flag[5:]
+            self.no.add(positive)
+            self.on.discard(positive)
+            if positive in VALUES:
+                (self.read if BY_FLAG[positive].scope == "fs.read" else self.write).clear()
         else:
             self.on.add(flag)
             self.no.discard(flag)
@@ -249,18 +252,28 @@ def complete(command: Command, cwd: str) -> Policy:
     if command.policies:
         from sandboxed_python.policy.files import load
 
-        policy = union([*[load(name, cwd) for name in command.policies], policy])
-    if command.no:
-        gone = {BY_FLAG[flag].scope for flag in command.no if flag in BY_FLAG}
-        policy = policy.replace(scopes=policy.scopes - gone)
-        if "--permission" in command.no:
-            policy = policy.replace(mode="audit" if "--permission-audit" not in command.no else "off")
-            if command.policy.mode != "audit":
-                policy = policy.replace(mode="off")
+        others = [load(name, cwd) for name in command.policies]
+        if policy.mode == "audit":  # asked for on the command line; a file can only say what is granted
+            others = [other.replace(mode="audit") for other in others]
+        if command.no:
+            others = [_without(other, command.no) for other in others]
+        policy = union([*others, policy])
+        if "--permission" in command.no and command.policy.mode == "off":
+            policy = policy.replace(mode="off")
     if policy.mode == "off" and command.granted_flag:
         message = "--permission is required"
         raise MissingOptionError(message)
     return policy
+
+
+def _without(policy: Policy, no: frozenset[str]) -> Policy:
+    """Return a policy file's policy without what the command line takes back."""
+    gone = {BY_FLAG[flag].scope for flag in no if flag in BY_FLAG}
+    return policy.replace(
+        read=() if "fs.read" in gone else policy.read,
+        write=() if "fs.write" in gone else policy.write,
+        scopes=policy.scopes - gone,
+    )
 
 
 def _target(rest: list[str], parser: _Parser) -> Target:

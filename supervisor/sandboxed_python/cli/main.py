@@ -1,22 +1,42 @@
-"""The command's first steps: fork the child, then go on to the command line.
+"""Carrying out a command line: plan, start the child, look after it; or print something and stop.
 
-Runs in: supervisor; the forked child returns through it. What is imported here is what both need.
+Runs in: supervisor.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
-from sandboxed_python.errors import SandboxError
-from sandboxed_python.launch.start import fork_child
+from sandboxed_python import image
+from sandboxed_python.cli.args import ENVIRONMENT, FORKABLE, Command, complete, parse
+from sandboxed_python.errors import (
+    LaunchError,
+    MissingOptionError,
+    PolicyError,
+    PolicyFileError,
+    SandboxError,
+    UsageError,
+)
+from sandboxed_python.kernel import process
+from sandboxed_python.kernel.probe import probe
+from sandboxed_python.launch.exits import CODE, end_as
+from sandboxed_python.launch.start import start
+from sandboxed_python.plan.build import build
+from sandboxed_python.plan.runtime import this_runtime
+from sandboxed_python.policy.patterns import OSLookup, literal_grant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sandboxed_python.launch.session import Session
+    from sandboxed_python.plan.model import Plan, Target
+    from sandboxed_python.plan.runtime import Runtime
+    from sandboxed_python.policy.model import Policy
+    from sandboxed_python.policy.patterns import Grant
 
 
 def main(baseline: frozenset[str], scripts: str = "") -> None:
-    """Run the command line.
+    """Run the command.
 
     Args:
         baseline: names in ``sys.modules`` before any of ours was imported.
@@ -24,17 +44,199 @@ def main(baseline: frozenset[str], scripts: str = "") -> None:
 
     In the supervisor this does not return; in a forked child it returns when the program has ended.
     """
-    session: Session | None = None
     try:
-        if "--permission" in sys.argv:
-            # Nearly always a child will be needed: it gets ready while we plan.
-            session = fork_child(baseline)
-            if session is None:
-                return
-        from sandboxed_python.cli.run import run
-
-        session = run(sys.argv[1:], session, baseline, scripts)
+        run(sys.argv[1:], baseline, scripts)
     except SandboxError as error:
-        from sandboxed_python.cli.run import fail
+        fail(error)
 
-        fail(error, session)
+
+def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
+    """Carry out a command line.
+
+    Args:
+        words: after the command's name.
+        baseline: as for ``main``.
+        scripts: as for ``main``.
+
+    Raises:
+        SandboxError: nothing was run, or the child could not be confined.
+    """
+    try:
+        cwd = os.getcwd()
+    except OSError as error:
+        message = f"the working directory: {error.strerror}"
+        raise LaunchError(message) from error
+    command = parse(words, os.environ, cwd)
+    if command.action in ("help", "version", "check"):
+        print_and_stop(command)
+    policy = complete(command, cwd)
+    if policy.mode == "audit":
+        message = "--permission-audit: this version enforces only; use --permission"
+        raise UsageError(message)
+    if command.action == "explain":
+        from sandboxed_python.plan.explain import as_json, as_text
+
+        plan = make_plan(policy, command.target, cwd, scripts)
+        out(as_json(plan) if command.json else as_text(plan))
+    if command.action == "python" or policy.mode == "off":
+        plain_python(command.target)
+    plan = make_plan(policy, command.target, cwd, scripts)
+    warn(policy, plan)
+    session = start(plan, baseline)
+    if session is not None:
+        watch(session, plan)
+
+
+def watch(session: Session, plan: Plan) -> None:
+    """Look after the child, and end as it ended. Does not return."""
+    image.load("watch")
+    from sandboxed_python.launch.supervise import supervise
+
+    process.become_subreaper()
+    process.cut_capabilities(plan.keep_capabilities)
+    status = supervise(session, plan)
+    image.write_missing()
+    end_as(status)
+
+
+def fail(error: SandboxError) -> None:
+    """Print one line and end with the code from the table. Does not return."""
+    if isinstance(error, MissingOptionError):
+        text, code = f"{error.code}: {error}", CODE["FAILURE"]
+    elif isinstance(error, (UsageError, PolicyError, PolicyFileError)):
+        text, code = str(error), CODE["BAD_OPTION"]
+    else:
+        text, code = str(error), CODE["SANDBOX"]
+    say(text)
+    os._exit(code)
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    try:
+        os.write(2, f"sandboxed-python: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:  # stderr is closed or full: the exit code says it, too
+        return
+
+
+def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Plan:
+    """Plan the run of a target under a policy, on this kernel.
+
+    Raises:
+        PolicyError: a grant is refused.
+        UnsupportedError: this kernel can't enforce the policy.
+        LaunchError: ``--python`` can't be used.
+    """
+    runtime = this_runtime(scripts)
+    fork = can_fork(target)
+    if target.python:
+        runtime = _other_runtime(target.python, scripts)
+        target = target.replace(python=runtime.executable)
+    elif not fork:
+        target = target.replace(python=sys.executable)
+    return build(
+        policy,
+        target,
+        runtime,
+        probe(),
+        entry=_entry(target, cwd),
+        keep_capabilities=process.capability_mask(process.KEPT_CAPABILITIES),
+        fork=fork,
+    )
+
+
+def can_fork(target: Target) -> bool:
+    """Tell whether a fork of this interpreter is the Python that was asked for.
+
+    It isn't when it was started isolated (``-I``: the command does so when PYTHON* variables are set that could load
+    code), or with options that must be there at start-up, or when another interpreter was asked for.
+    """
+    return not target.python and not sys.flags.isolated and FORKABLE.issuperset(target.python_options)
+
+
+def _entry(target: Target, cwd: str) -> Grant | None:
+    """Return the grant of the entry script (a directory's is its whole tree), or None."""
+    if target.kind not in ("script", "path"):
+        return None
+    return literal_grant(target.value, "entry script", cwd, OSLookup)
+
+
+def _other_runtime(python: str, scripts: str) -> Runtime:
+    """Ask another interpreter for its facts; it runs isolated and without ``site``, so that it runs nobody's code."""
+    import marshal
+    import shutil
+    import subprocess
+
+    from sandboxed_python.plan.runtime import runtime_of
+
+    found = shutil.which(python)
+    if found is None:
+        say(f"--python {python}: {'not executable' if os.path.exists(python) else 'not found'}")
+        os._exit(CODE["NOT_EXECUTABLE" if os.path.exists(python) else "NOT_FOUND"])
+    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        "import sys, marshal; import site; site.main(); sys.path.append(sys.argv[1]); "
+        "from sandboxed_python.plan.runtime import facts; "
+        "sys.path.remove(sys.argv[1]); sys.stdout.buffer.write(marshal.dumps(facts(), 2))"
+    )
+    answer = subprocess.run(
+        [found, "-I", "-S", "-c", code, package_parent], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+    if answer.returncode:
+        last = (answer.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+        message = f"--python {python}: it can't be asked where its libraries are: {last}"
+        raise LaunchError(message)
+    return runtime_of(marshal.loads(answer.stdout), scripts)
+
+
+def plain_python(target: Target) -> None:
+    """Become plain python: the model is off. Does not return."""
+    os.environ.pop(ENVIRONMENT, None)
+    python = target.python or sys.executable
+    what = {"module": ["-m", target.value], "code": ["-c", target.value]}.get(target.kind)
+    words = what if what is not None else [target.value] if target.value else []
+    try:
+        os.execvp(python, [python, *target.python_options, *words, *target.arguments])
+    except OSError as error:
+        say(f"{python}: {error.strerror}")
+        os._exit(CODE["NOT_FOUND" if isinstance(error, FileNotFoundError) else "NOT_EXECUTABLE"])
+
+
+def warn(policy: Policy, plan: Plan) -> None:
+    """Say on stderr what isn't enforced, and what a grant can undermine."""
+    for missing in plan.missing:
+        say(f"--best-effort: not enforced: {missing}")
+    if not policy.warnings or os.environ.get("PYTHONWARNINGS", "") == "ignore" or not policy.scopes:
+        return
+    from sandboxed_python.policy.table import PERMISSIONS
+
+    for row in PERMISSIONS:
+        if row.warning and policy.granted(row.scope):
+            say(f"warning: {row.warning}")
+
+
+def print_and_stop(command: Command) -> None:
+    """Carry out an option that prints something and stops. Returns for any other command line."""
+    if command.action == "version":
+        from sandboxed_python import __version__
+
+        out(f"sandboxed-python {__version__} (Python {sys.version.split()[0]})")
+    if command.action == "help":
+        from sandboxed_python.cli.help import text
+
+        out(text())
+    if command.action == "check":
+        from sandboxed_python.cli.check import check
+
+        report, enough = check(as_json=command.json)
+        out(report, code=CODE["OK" if enough else "FAILURE"])
+
+
+def out(text: str, code: int = 0) -> None:
+    """Print to stdout and end. Does not return."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except OSError:
+        code = code or CODE["FAILURE"]
+    os._exit(code)

@@ -1,7 +1,7 @@
 """The broker's calls: the listener's ioctls, the target's memory, and path calls on descriptors.
 
-Runs in: supervisor. Sources: seccomp_unotify(2), process_vm_readv(2), openat2(2), statx(2). Result buffers are filled by
-the kernel itself with its own structs and copied to the target as they are. Buffers are preallocated: only the one
+Runs in: supervisor. Sources: seccomp_unotify(2), process_vm_readv(2), openat2(2), statx(2). Result buffers are filled
+by the kernel itself with its own structs and copied to the target as they are. Buffers are preallocated: only the one
 thread that serves the listener may use the functions that say so.
 """
 

@@ -12,7 +12,7 @@ import os
 from sandboxed_python.errors import KernelError, LaunchError
 from sandboxed_python.kernel import landlock, process, seccomp, uapi
 from sandboxed_python.kernel.calls import close_range, send_descriptor, syscall
-from sandboxed_python.plan.seccomp import load, notify_variant
+from sandboxed_python.plan.filters import load, notify_variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Prepared:
         self.ruleset = make_ruleset(plan) if plan.abi else -1
         self.static_filter = load(plan.static_filter, plan.machine)
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
+
+    def close(self) -> None:
+        """Close the ruleset, in the supervisor."""
+        if self.ruleset >= 0:
+            os.close(self.ruleset)
 
 
 def make_ruleset(plan: Plan) -> int:

@@ -5,6 +5,7 @@ Runs in: both: the supervisor makes it, the forked child uses its side.
 
 from __future__ import annotations
 
+import gc
 import os
 
 from sandboxed_python.kernel.calls import signalfd, socketpair
@@ -30,8 +31,8 @@ class Session:
     Attributes:
         supervisor: pid of the supervisor.
         pid: of the child; 0 before the fork and in the child.
-        channel: this side's end of the channel. The supervisor sends the plan; the child answers with the listener or
-            its failure; end of file means that it is confined and has nothing more to say.
+        channel: this side's end of the channel: the child sends the listener or its failure; end of file means that it
+            is confined and has nothing more to say.
         signals: descriptor that the supervisor reads signals from, or -1.
         broker: answers the child's notifications, or None.
         status: wait status of the child once it has ended, else None.
@@ -56,6 +57,8 @@ class Session:
 
     def fork(self) -> bool:
         """Fork; tell whether this is the child."""
+        # The child's collections then leave alone what exists now, and its pages shared with the supervisor.
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             os.close(self.channel)
@@ -69,14 +72,8 @@ class Session:
         """Open ``signals`` (in the supervisor)."""
         self.signals = signalfd(self._watched)
 
-    def give_up(self) -> None:
-        """Let a child go that will not be needed: it ends when the channel does. Undo what the session changed."""
-        os.close(self.channel)
-        os.waitpid(self.pid, 0)
-        self.restore_signals()
-
     def restore_signals(self) -> None:
-        """Go back to the signal handling that the session found."""
+        """Give the child the signal handling that the session found."""
         handler = self._old_child_handler
         if handler is not None:
             _signal.signal(_signal.SIGCHLD, handler)

@@ -1,7 +1,6 @@
-"""Starting the child: it is forked first, and gets its plan when the plan is made.
+"""Starting the child: fork, confine, run the program.
 
-Runs in: both. Fork and planning overlap: while the supervisor reads the command line and plans, the child imports what
-it will need, on another processor if there is one.
+Runs in: both.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+from sandboxed_python.child import boot
 from sandboxed_python.errors import LaunchError, SandboxError
+from sandboxed_python.launch.confine import Prepared, confine
 from sandboxed_python.launch.session import Session
 
 TYPE_CHECKING = False
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 FAILED = b"E"
 
 
-def fork_child(baseline: frozenset[str]) -> Session | None:
-    """Fork the child; it waits for its plan, confines itself by it, and runs the program.
+def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
+    """Fork the child of a plan; it confines itself and runs the program.
 
     Args:
+        plan: what to enforce and run.
         baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
 
     Returns:
@@ -30,25 +32,19 @@ def fork_child(baseline: frozenset[str]) -> Session | None:
         bottom of its stack, and the interpreter ends as after any program.
 
     Raises:
-        KernelError: no descriptors or processes left.
+        SandboxError: nothing was started.
         SystemExit: in the child: the program's own.
     """
-    session = Session()
-    if not session.fork():
-        return session
-    run_child(session, baseline)
-    return None
-
-
-def run_child(session: Session, baseline: frozenset[str]) -> None:
-    """Be the child: take the plan, give up everything else, run the program."""
-    from sandboxed_python.child import boot
-    from sandboxed_python.launch.confine import Prepared, confine
-    from sandboxed_python.plan.model import Plan
-
     try:
-        plan = Plan.from_data(take_plan(session.channel))
         prepared = Prepared(plan)
+        session = Session()
+        in_child = session.fork()
+    except OSError as error:
+        raise LaunchError(str(error)) from error
+    if not in_child:
+        prepared.close()
+        return session
+    try:
         memo = write_memo(plan) if plan.way == "exec" else -1
         confine(plan, prepared, session, (memo,) if memo >= 0 else ())
         if plan.way == "exec":
@@ -65,33 +61,7 @@ def run_child(session: Session, baseline: frozenset[str]) -> None:
         baseline=baseline,
         guarded=guarded(plan),
     )
-
-
-def send_plan(session: Session, plan: Plan) -> None:
-    """Send the child its plan. A child that has died meanwhile is noticed later, by its status."""
-    import marshal
-
-    data = marshal.dumps(plan.to_data(), 2)
-    data = len(data).to_bytes(8, "little") + data
-    try:
-        while data:
-            data = data[os.write(session.channel, data) :]
-    except BrokenPipeError:
-        return
-
-
-def take_plan(channel: int) -> dict[str, object]:
-    """Return what ``send_plan`` sent; without a plan (the supervisor has changed its mind, or died) the child ends."""
-    import marshal
-
-    data = b""
-    while len(data) < 8 or len(data) < 8 + int.from_bytes(data[:8], "little"):
-        more = os.read(channel, 1 << 20)
-        if not more:
-            os._exit(0)
-        data += more
-    found: dict[str, object] = marshal.loads(data[8:])
-    return found
+    return None
 
 
 def guarded(plan: Plan) -> bool:

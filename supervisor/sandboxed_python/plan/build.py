@@ -13,7 +13,7 @@ from sandboxed_python.kernel.landlock import Ruleset
 from sandboxed_python.plan import implicit
 from sandboxed_python.plan.landlock import path_rules, within
 from sandboxed_python.plan.model import MapGate, Plan
-from sandboxed_python.plan.seccomp import variant
+from sandboxed_python.plan.filters import variant
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
 
 TYPE_CHECKING = False
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NEEDED_ABI = 6
 # What a literal write grant may name below /dev; /proc and /sys have nothing of the kind.
 GRANTABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/shm")  # noqa: S108
+# Names that mean whoever asks.
+OWN_PROCESS = ("/proc/self", "/proc/thread-self", f"/proc/{os.getpid()}", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 # The program interpreters (ELF PT_INTERP) that the kernel itself opens at an execve, as far as they exist.
 LOADERS = (
     "/lib64/ld-linux-x86-64.so.2",
@@ -65,18 +67,18 @@ def build(  # noqa: PLR0913
         PolicyError: a grant is refused: it covers the interpreter's own files, or names /proc, /sys or a device.
         UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
     """
-    check_write_grants(policy, runtime)
+    check_grants(policy, runtime)
     read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None)
     programs = (*implicit.LIBRARY_TREES, *implicit.PROGRAM_TREES) if policy.granted("child") else ()
     effective = policy.replace(
         read=(*policy.read, *read),
         write=(*policy.write, *implicit.implicit_write(policy)),
-        protected=() if policy.writable_runtime else _protected(runtime, read),
+        protected=_protected(policy, runtime, read),
     )
     ruleset, abi, missing = _ruleset(policy, support)
     interpreter = () if fork else (os.path.realpath(runtime.executable), *LOADERS)
     rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
-    gate = map_gate(policy, runtime)
+    gate = map_gate(policy, runtime, implicit.RealPaths())
     parts: list[str] = []
     if gate is not None:
         parts.append("map")
@@ -107,38 +109,42 @@ def filter_scopes(policy: Policy) -> frozenset[str]:
     return frozenset(scopes)
 
 
-def map_gate(policy: Policy, runtime: Runtime) -> MapGate | None:
+def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths) -> MapGate | None:
     """Return which files may be mapped executable; None with addons: machine code needs no file then."""
     if policy.granted("addon"):
         return None
-    trees = [*_existing(implicit.LIBRARY_TREES), f"{runtime.platstdlib}/lib-dynload", f"{runtime.base_prefix}/lib"]
+    trees = [*implicit.LIBRARY_TREES, f"{runtime.platstdlib}/lib-dynload", f"{runtime.base_prefix}/lib"]
     # With --allow-ffi, ctypes may load what the user's own grants let the program read.
     if policy.granted("ffi"):
         trees += [path for grant in policy.read if grant.kind in ("tree", "path") for path in grant.paths]
         trees += ["/"] if policy.reader.all else []
     files = [os.path.realpath(runtime.executable)]
     if policy.granted("child"):
-        trees += _existing(implicit.PROGRAM_TREES)
+        trees += implicit.PROGRAM_TREES
     return MapGate(
-        trees=tuple(dict.fromkeys(os.path.realpath(path) for path in trees)),
+        trees=tuple(dict.fromkeys(place for path in trees if (place := real.of(path)))),
         files=tuple(files),
         banned=("/site-packages/", "/dist-packages/", "/lib-dynload/_test", "/lib-dynload/_xx", "/lib-dynload/xx"),
         open_to=("/site-packages/wasmtime/", "/site-packages/wasmer") if policy.granted("wasi") else (),
     )
 
 
-def check_write_grants(policy: Policy, runtime: Runtime) -> None:
-    """Refuse write grants that would undo the sandbox.
+def check_grants(policy: Policy, runtime: Runtime) -> None:
+    """Refuse grants that mean another process than the program's, and write grants that would undo the sandbox.
 
     Raises:
         PolicyError: the message names the flag, the path and what it covers.
     """
+    for grant in (*policy.read, *policy.write):
+        if any(within(path, own) for path in grant.paths for own in OWN_PROCESS):
+            message = f"{grant.origin}: {grant.text!r} is refused: here it means the supervisor, not the program"
+            raise PolicyError(message)
     for grant in policy.write:
         if is_broad(grant):
             continue  # leaves the kernel's trees and the runtime out by itself
         for path in grant.paths:
             tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
-            if tree and not any(within(path, device) for device in GRANTABLE_DEVICES):
+            if tree and not _harmless(grant.kind, path):
                 message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
                 raise PolicyError(message)
             if policy.writable_runtime:
@@ -152,6 +158,12 @@ def check_write_grants(policy: Policy, runtime: Runtime) -> None:
                 raise PolicyError(message)
 
 
+def _harmless(kind: str, path: str) -> bool:
+    if kind == "prefix":  # /dev/null* is /dev/nullb0, too
+        return any(path.startswith(device + "/") for device in GRANTABLE_DEVICES)
+    return any(within(path, device) for device in GRANTABLE_DEVICES)
+
+
 def _touches(kind: str, granted: str, own: str) -> bool:
     if kind == "prefix":
         return own.startswith(granted) or within(granted, own)
@@ -160,8 +172,10 @@ def _touches(kind: str, granted: str, own: str) -> bool:
     return within(own, granted) or within(granted, own)
 
 
-def _protected(runtime: Runtime, read: tuple[Grant, ...]) -> tuple[str, ...]:
+def _protected(policy: Policy, runtime: Runtime, read: tuple[Grant, ...]) -> tuple[str, ...]:
     """Return what a write grant of everything leaves out: what the interpreter is made of."""
+    if policy.writable_runtime or not any(is_broad(grant) for grant in policy.write):
+        return ()
     own = [path for grant in read if grant.reason != "the entry script" for path in grant.paths]
     return tuple(dict.fromkeys([*own, *runtime.files]))
 

@@ -101,10 +101,11 @@ def _mechanisms(plan: Plan) -> list[str]:
         f"seccomp filter {plan.static_filter!r} for {plan.machine}: an allow-list of system calls and arguments; "
         "the rest fails with EPERM, or ENOSYS where libc has another way"
     )
-    from sandboxed_python.plan.syscalls import NOTIFY_PARTS
+    from sandboxed_python.plan.seccomp import NOTIFY_PARTS, PART_REASONS
 
     for part in plan.notify_parts:
-        lines += [f"seccomp notification, answered by the supervisor: {row.name}: {row.reason}" for row in NOTIFY_PARTS[part]]
+        calls = ", ".join(dict.fromkeys(name for name, _checks in NOTIFY_PARTS[part]))
+        lines.append(f"seccomp notification, answered by the supervisor: {calls}: {PART_REASONS[part]}")
     if not plan.notify_parts:
         lines.append("no seccomp notifications: this policy needs none")
     lines.append("no_new_privs: set-id programs gain nothing")

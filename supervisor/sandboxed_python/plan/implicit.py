@@ -6,6 +6,7 @@ no /proc, /tmp, /dev/shm, /etc, no home, not the working directory, not the scri
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sandboxed_python.policy.patterns import Grant
@@ -50,6 +51,7 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
         runtime: the interpreter that will run.
         entry: the entry script's grant, or None (``-c``, ``-m``, or ``--no-allow-entrypoint``).
     """
+    real = RealPaths()
     grants: list[Grant] = []
     trees = [
         (runtime.stdlib, "the standard library"),
@@ -61,15 +63,15 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
     if base_lib not in LIBRARY_TREES:
         trees.append((base_lib, "the interpreter's own libraries"))
     for path, reason in trees:
-        grants.append(_grant("tree", path, reason))
+        grants.append(_grant("tree", path, reason, real))
     files = [
         (runtime.executable, "the interpreter"),
         (f"{runtime.prefix}/pyvenv.cfg", "the virtual environment"),
         (f"{os.path.dirname(runtime.executable)}/pyvenv.cfg", "the virtual environment"),
     ]
     for path, reason in files:
-        grants.append(_grant("path", path, reason))
-    grants += _rows(READ_ROWS, policy)
+        grants.append(_grant("path", path, reason, real))
+    grants += _rows(READ_ROWS, policy, real)
     if entry is not None:
         grants.append(entry.replace(implicit=True, reason="the entry script"))
     return tuple(grants)
@@ -77,20 +79,51 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
 
 def implicit_write(policy: Policy) -> tuple[Grant, ...]:
     """Return the write grants that come without a flag."""
-    return tuple(_rows(WRITE_ROWS, policy))
+    return tuple(_rows(WRITE_ROWS, policy, RealPaths()))
 
 
-def _rows(rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy) -> list[Grant]:
+class RealPaths:
+    """``os.path.realpath`` for many paths that share folders: each folder is looked at once."""
+
+    def __init__(self) -> None:
+        """Know nothing but the root."""
+        self._known: dict[str, str | None] = {"/": "/", "": "/"}
+
+    def of(self, path: str) -> str | None:
+        """Return where an absolute, normalized path leads, or None if there is nothing."""
+        known = self._known
+        if path in known:
+            return known[path]
+        folder, _, name = path.rpartition("/")
+        parent = self.of(folder)
+        found: str | None = None
+        if parent is not None:
+            place = f"/{name}" if parent == "/" else f"{parent}/{name}"
+            try:
+                os.readlink(place)
+            except OSError as error:
+                found = place if error.errno == errno.EINVAL else None
+            else:
+                found = os.path.realpath(place)
+                if not os.path.lexists(found):
+                    found = None
+        known[path] = found
+        return found
+
+
+def _rows(
+    rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy, real: RealPaths
+) -> list[Grant]:
     return [
-        _grant(kind, path, reason)
+        _grant(kind, path, reason, real)
         for scope, kind, paths, reason in rows
         if not scope or policy.granted(scope)
         for path in paths
-        if os.path.lexists(path)
+        if real.of(path) is not None
     ]
 
 
-def _grant(kind: str, path: str, reason: str) -> Grant:
-    real = os.path.realpath(path)
-    paths = (path,) if real == path else (real, path)
+def _grant(kind: str, path: str, reason: str, real: RealPaths) -> Grant:
+    place = real.of(path) or path
+    paths = (path,) if place == path else (place, path)
     return Grant(text=path, kind=kind, paths=paths, origin="runtime", implicit=True, reason=reason)

@@ -78,7 +78,7 @@ def path_rules(
         if is_broad(grant):
             for path in _broad_places(grant, policy, listing):
                 add(path, landlock.WRITE, implicit=True)
-            for path in OPEN_DEVICES:
+            for path in sorted(OPEN_DEVICES):
                 add(path, landlock.WRITE_FILE, implicit=True)
         elif grant.kind in ("tree", "path"):
             add(grant.paths[0], landlock.WRITE, grant.implicit)

@@ -21,6 +21,7 @@ from errno import ENOSYS, EPERM
 
 from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import uapi
+from sandboxed_python.plan.filters import EXEC, BASE, NOTIFY, SCOPES, notify_variant, variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,12 +55,6 @@ if TYPE_CHECKING:
         system_arch: Callable[[], int]
 
 
-# The scopes that change the static filter, in the order of the variant's name. "exec-memory" is what the addon, ffi and
-# wasi permissions have in common.
-SCOPES = ("child", "worker", "net", "inspector", "exec-memory")
-EXEC = "exec"
-BASE = "base"
-NOTIFY = "notify-"
 MACHINES = tuple(uapi.AUDIT_ARCH)
 
 # The parts of the notifying filter: which calls go to the supervisor. Rows of one call are alternatives, and a row
@@ -75,52 +70,6 @@ PART_REASONS = {
     "map": "which file becomes code",
     "thread": "the first thread closes the door of map for good, for two threads could swap the descriptor",
 }
-
-
-def variant(scopes: Iterable[str], *, exec_way: bool = False) -> str:
-    """Name the static filter of a policy, e.g. ``"base"``, ``"child+net"``, ``"worker+exec"``.
-
-    Args:
-        scopes: what is granted; names that are not in ``SCOPES`` don't matter here.
-        exec_way: another interpreter is started after the confinement, so execve must reach the notifying filter. With
-            the child scope it passes anyway, and the name doesn't change.
-    """
-    names = [scope for scope in SCOPES if scope in scopes]
-    if exec_way and "child" not in names:
-        names.append(EXEC)
-    return "+".join(names) or BASE
-
-
-def notify_variant(parts: Iterable[str]) -> str:
-    """Name the notifying filter of these parts (keys of ``NOTIFY_PARTS``), e.g. ``"notify-exec+map"``.
-
-    Returns ``""`` for no parts: such a policy needs no notifying filter.
-    """
-    names = "+".join(sorted(set(parts)))
-    return NOTIFY + names if names else ""
-
-
-def load(name: str, machine: str) -> bytes:
-    """Return a filter as raw ``struct sock_filter`` entries, shipped or else compiled.
-
-    Args:
-        name: from ``variant`` or ``notify_variant``.
-        machine: ``os.uname().machine``.
-
-    Raises:
-        UnsupportedError: neither shipped for this machine nor can libseccomp compile it here.
-        ValueError: no such scope or part.
-    """
-    try:
-        with open(f"{filters()}/{machine}/{name}.bpf", "rb", 0) as file:
-            return file.read()
-    except FileNotFoundError:
-        return compile_named(name, machine)
-
-
-def filters() -> str:
-    """Return the directory of the shipped filters."""
-    return os.path.dirname(__file__) + "/filters"
 
 
 # --- Compiling --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,232 @@
+"""What a handler is given and what it returns: context, request, answer, and the ways to stop.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sandboxed_python.kernel import notify, uapi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandboxed_python.policy.model import Policy
+
+    Handler = Callable[["Request"], "Answer"]
+    """Does the work of one call and says what to answer. It may raise OSError (the errno is answered, so only after the
+    judgement), Stopped, Denied or Gone; anything else is answered as a denial."""
+
+
+class StoppedError(Exception):
+    """The resolution of a path ended early, as the kernel's would.
+
+    Whether the caller may learn the errno is judged by ``path`` and ``rest``.
+
+    Attributes:
+        number: the errno.
+        path: real path of the component that it failed at.
+        rest: what was still to be walked after it, without leading or trailing slash.
+    """
+
+    def __init__(self, number: int, path: str, rest: bytes) -> None:
+        super().__init__(number, path)
+        self.number = number
+        self.path = path
+        self.rest = rest
+
+
+class DeniedError(Exception):
+    """The answer is EACCES, whatever else may be true."""
+
+
+class GoneError(Exception):
+    """The caller has died or been interrupted: there is nobody to answer."""
+
+
+class Answer:
+    """What to tell the kernel.
+
+    Attributes:
+        kind: ``REPLY``, ``CONTINUE``, ``DESCRIPTOR`` or ``NOTHING``.
+        error: errno, positive, of a reply; 0 for success.
+        value: the result of a successful reply.
+        descriptor: for ``DESCRIPTOR``: ours, to be handed over and then closed.
+        close_on_exec: the caller's copy has ``FD_CLOEXEC``.
+        replace: the caller's descriptor to put it in the place of; the call then returns 0. -1: a new one, whose number
+            the call returns.
+    """
+
+    REPLY, CONTINUE, DESCRIPTOR, NOTHING = range(4)
+    __slots__ = ("close_on_exec", "descriptor", "error", "kind", "replace", "value")
+
+    def __init__(  # noqa: PLR0913
+        self,
+        kind: int = REPLY,
+        *,
+        error: int = 0,
+        value: int = 0,
+        descriptor: int = -1,
+        close_on_exec: bool = False,
+        replace: int = -1,
+    ) -> None:
+        self.kind = kind
+        self.error = error
+        self.value = value
+        self.descriptor = descriptor
+        self.close_on_exec = close_on_exec
+        self.replace = replace
+
+
+DONE = Answer()
+DENIED = Answer(error=errno.EACCES)
+CONTINUE = Answer(Answer.CONTINUE)
+NOTHING = Answer(Answer.NOTHING)
+_failures = {number: Answer(error=number) for number in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR, errno.EEXIST)}
+
+
+def failure(number: int) -> Answer:
+    """Return the answer that the call fails with ``number``; EACCES for 0, which would be a success."""
+    return _failures.get(number) or (Answer(error=number) if number > 0 else DENIED)
+
+
+def no(_path: str) -> bool:
+    """Say no: the default of ``Context.kernel_reads`` and ``Context.kernel_writes``."""
+    return False
+
+
+class Context:
+    """What the answers for one tree of confined tasks rest on.
+
+    Attributes:
+        listener: the notifying filter's descriptor.
+        policy: what is granted; assign to it to change it (``drop``).
+        child: pid of the tree's first process.
+        landlock: the tasks are in a Landlock domain that handles every right to files' contents, so that an open which
+            is let through is judged there again.
+        kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
+        kernel_writes: likewise for writing and creating.
+        identity: ``"fixed"`` while no task can have changed its ids or capabilities, else ``"unknown"``: then they are
+            looked at for every call. The identity calls' handlers switch to ``"unknown"``; a supervisor without
+            capabilities never needs it.
+        on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
+        on_error: called with (request, exception) when a handler failed in a way it should not.
+        handlers: number of a system call -> (name, handler); from ``answer.load``.
+        checks: need -> the policy's question.
+        reachable: (device, inode) of directories known to be where their path says.
+        rooted: threads known to have our root directory.
+        sockets: inode -> type of the Unix sockets that were handed out unconnected.
+        abstract: abstract socket names that were bound inside the sandbox.
+        bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
+    """
+
+    __slots__ = (
+        "_policy", "abstract", "bound", "checks", "child", "handlers", "identity", "kernel_reads", "kernel_writes",
+        "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        listener: int,
+        policy: Policy,
+        child: int,
+        landlock: bool = False,
+        kernel_reads: Callable[[str], bool] = no,
+        kernel_writes: Callable[[str], bool] = no,
+        identity: str = "unknown",
+        on_denied: Callable[[Request, str, str], bool] | None = None,
+        on_error: Callable[[Request, Exception], None] | None = None,
+    ) -> None:
+        self.listener = listener
+        self.policy = policy
+        self.child = child
+        self.landlock = landlock
+        self.kernel_reads = kernel_reads
+        self.kernel_writes = kernel_writes
+        self.identity = identity
+        self.on_denied = on_denied
+        self.on_error = on_error
+        self.handlers: dict[int, tuple[str, Handler]] = {}
+        self.reachable: set[tuple[int, int]] = set()
+        self.rooted: set[int] = set()
+        self.sockets: dict[int, int] = {}
+        self.abstract: set[bytes] = set()
+        self.bound: dict[int, bytes] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """What is granted."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+        self.checks = {"read": policy.readable, "write": policy.writable, "stat": policy.statable}
+
+
+class Request:
+    """One notified call.
+
+    Attributes:
+        context: what to judge and act by.
+        id: the kernel's cookie.
+        task: thread id of the caller.
+        arguments: the six registers, unsigned.
+        name: of the call.
+        needs: what the path that is being handled must be granted: ``"read"``, ``"write"``, ``"stat"``.
+        resource: the path as the caller spelled it.
+        status: lines of ``/proc/<task>/status`` once they were read.
+    """
+
+    __slots__ = ("arguments", "context", "id", "name", "needs", "resource", "status", "task")
+
+    def __init__(self, context: Context, cookie: int, task: int, arguments: list[int] | tuple[int, ...]) -> None:
+        self.context = context
+        self.id = cookie
+        self.task = task
+        self.arguments = arguments
+        self.name = ""
+        self.needs: tuple[str, ...] = ()
+        self.resource = b""
+        self.status: dict[bytes, bytes] | None = None
+
+    def read_path(self, address: int) -> bytes:
+        """Read a path from the caller's memory, once.
+
+        Raises:
+            OSError: ``EFAULT``, ``ENAMETOOLONG``.
+        """
+        path = notify.read_string(self.task, address, uapi.PATH_MAX, errno.ENAMETOOLONG)
+        self.resource = path
+        return path
+
+    def confirm(self) -> None:
+        """Make sure that the caller still waits, so that what was read of it by its number was its own.
+
+        Raises:
+            GoneError: it does not.
+        """
+        if not notify.id_valid(self.context.listener, self.id):
+            raise GoneError
+
+
+def int32(register: int) -> int:
+    """Return the ``int`` in a register, as the kernel takes it: the low half, signed."""
+    low = register & 0xFFFFFFFF
+    return low - (1 << 32) if low >> 31 else low
+
+
+def real_path(descriptor: int) -> str:
+    """Return where a descriptor's file is.
+
+    Raises:
+        DeniedError: the kernel can't say: the path is longer than a page.
+    """
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError as error:
+        raise DeniedError from error
