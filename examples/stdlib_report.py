@@ -59,7 +59,8 @@ def main() -> int:
     if sources == "-":
         sources = sysconfig.get_path("stdlib")
     began = time.perf_counter()
-    modules = list(read(sources))
+    left_out: list[str] = []
+    modules = list(read(sources, left_out))
     rows = [row(package, list(found)) for package, found in grouped(modules).items()]
     rows.sort(key=lambda one: (-one["lines"], one["package"]))
     summary = summarize(modules, rows)
@@ -68,19 +69,25 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(rows)
     with open(os.path.join(results, "report.json"), "w", encoding="utf-8") as file:
-        json.dump({"sources": sources, **summary, "packages": rows}, file, indent=2)
+        json.dump({"sources": sources, **summary, "left_out": left_out, "packages": rows}, file, indent=2)
     took = time.perf_counter() - began
     print(f"{summary['files']} files, {summary['lines']} lines, {summary['functions']} functions in {took:.1f} s")
+    for path in left_out:
+        print(f"left out: {path} leads out of what may be read")
     return 0
 
 
-def read(sources: str) -> Iterator[Module]:
-    """Parse every source file below ``sources``."""
+def read(sources: str, left_out: list[str]) -> Iterator[Module]:
+    """Parse every source file below ``sources``; add to ``left_out`` what may not be read: links out of it."""
     for folder, folders, files in os.walk(sources):
         folders[:] = sorted(set(folders) - LEFT_OUT)
         for name in sorted(files):
             if name.endswith(".py"):
-                yield parse(os.path.join(folder, name), sources)
+                path = os.path.join(folder, name)
+                try:
+                    yield parse(path, sources)
+                except PermissionError:
+                    left_out.append(path)
 
 
 def parse(path: str, sources: str) -> Module:

@@ -32,7 +32,7 @@ class PolicyFileError(SandboxError):
 
 
 class PolicyError(SandboxError):
-    """A policy that is refused as a whole, e.g. a write grant that covers the interpreter. The message names the flag."""
+    """A policy that is refused, e.g. a write grant that covers the interpreter. The message names the flag."""
 
 
 class UnsupportedError(SandboxError):

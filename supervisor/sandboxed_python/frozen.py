@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Self = TypeVar("Self", bound="Frozen")
 else:
 
-    def dataclass_transform(**_options):
+    def dataclass_transform(**_options):  # noqa: ANN003, ANN201 - typed above
         """Stand in for ``typing.dataclass_transform`` at run time."""
         return lambda cls: cls
 

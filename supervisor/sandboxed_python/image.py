@@ -9,11 +9,10 @@ size of every source are what they were; without it everything is imported as us
 
 from __future__ import annotations
 
+import _frozen_importlib_external
 import marshal
 import os
 import sys
-
-import _frozen_importlib_external
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ PARTS = {
     "start": (
         "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide", "kernel",
         "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe", "kernel.seccomp", "plan",
-        "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters", "plan.build", "launch",
+        "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters", "plan.protect", "plan.build", "launch",
         "launch.exits", "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap",
         "child.hook", "child.permission", "child.runner", "child.boot", "launch.start", "cli", "cli.args", "cli.main",
     ),

@@ -6,12 +6,12 @@ harm (else the test would prove nothing), and in it, where it must not. Both are
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -224,6 +224,36 @@ class Attacker(NamedTuple):
         return confined
 
 
+class Witness(NamedTuple):
+    """A process outside of the sandbox.
+
+    Attributes:
+        process: it.
+        said: the first line that it printed.
+    """
+
+    process: subprocess.Popen[bytes]
+    said: str
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def died(self, seconds: float = 0.3) -> bool:
+        """Tell whether it has ended, or does so within this time."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+SLEEPER = "import time; print('ready'); time.sleep(60)"
+# Before a plain run, so that the attack has a parent that it could kill: this shell instead of the supervisor.
+PARENT = ("sh", "-c", '"$@"; exit 0', "sh")
+
+
 def leaked(ended: Finished) -> bool:
     """Tell whether the secret was printed."""
     return TOKEN in ended.stdout
@@ -305,15 +335,16 @@ def program() -> bytes:
     return _compiled("program")
 
 
-def witness(code: str, *, user: int | None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a Python that looks on from outside the sandbox, and wait until it has printed a line.
+@contextlib.contextmanager
+def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None) -> Iterator[Witness]:
+    """Run a Python of the same user outside the sandbox; it has printed a line when the body begins, and is ended.
 
-    The caller ends it (``with stopping(...)``).
+    The line is in ``said``.
     """
+    user = attacker.user
     options: dict[str, int | list[int]] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-    python = sys.executable if user is None else _identity("user")[2]
     process = subprocess.Popen(
-        [python, "-c", code],
+        [attacker.python, "-u", "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=support.clean_environment(env),
@@ -321,6 +352,9 @@ def witness(code: str, *, user: int | None, env: Mapping[str, str] | None = None
         start_new_session=True,
         **options,  # type: ignore[call-overload]
     )
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+    try:
+        assert process.stdout is not None
+        yield Witness(process, process.stdout.readline().decode().strip())
+    finally:
+        process.kill()
+        process.communicate()

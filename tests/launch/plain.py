@@ -6,6 +6,7 @@ Runs in: tests only. Also terminals, for what only a terminal shows.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import os
 import pathlib
@@ -86,9 +87,20 @@ def same(
     """Run ``words`` both ways, assert that nothing tells them apart, and return how plain python ended."""
     expected = plain(*words, cwd=cwd, env=env, stdin=stdin)
     found = confined(*words, grants=grants, cwd=cwd, env=env, stdin=stdin)
-    assert found.stderr == expected.stderr
-    assert found.stdout == expected.stdout
-    assert found.code == expected.code
+    different = [
+        line
+        for name in ("stderr", "stdout", "code")
+        for line in difflib.unified_diff(
+            str(getattr(expected, name)).splitlines(),
+            str(getattr(found, name)).splitlines(),
+            f"{name} of plain python",
+            f"{name} of sandboxed-python",
+            lineterm="",
+        )
+    ]
+    assert (found.stderr, found.stdout, found.code) == (expected.stderr, expected.stdout, expected.code), "\n".join(
+        different
+    )
     return expected
 
 

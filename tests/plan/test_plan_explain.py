@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from sandboxed_python.kernel import landlock
-from sandboxed_python.kernel.process import KEPT_CAPABILITIES
+from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.plan.explain import as_json, as_text
 from sandboxed_python.plan.model import Plan, Target
 from sandboxed_python.policy.table import PERMISSIONS, SWITCHES
@@ -61,6 +60,7 @@ CASES = {
         options=("best_effort",),
         support=SUPPORT.replace(landlock=3, release="6.2.0-made-up", notify=False),
     ),
+    "no-seccomp": Case(options=("best_effort",), support=SUPPORT.replace(seccomp=False, notify=False)),
     "no-landlock": Case(
         options=("best_effort",), support=SUPPORT.replace(landlock=0, landlock_error="EOPNOTSUPP", machine="aarch64")
     ),
@@ -135,7 +135,9 @@ def test_words_tell_everything_that_came_without_a_flag(plan: Plan) -> None:
     for scope, grants in (("fs.read", plan.policy.read), ("fs.write", plan.policy.write)):
         for grant in grants:
             if grant.implicit:
-                assert any(line.startswith(f"{scope} ") and grant.reason in line and grant.paths[0] in line for line in lines)
+                assert any(
+                    line.startswith(f"{scope} ") and grant.reason in line and grant.paths[0] in line for line in lines
+                )
 
 
 def test_words_tell_what_is_denied_and_which_flag_allows_it(plan: Plan) -> None:
@@ -166,12 +168,13 @@ def test_words_tell_every_mechanism(plan: Plan) -> None:
         assert ("no TCP port" in text) is bool(plan.ruleset.net)
     else:
         assert "Landlock" not in text
-    assert plan.static_filter in text
-    assert ("needs none" in text) is (not plan.notify_parts)
+    assert ("seccomp filter" in text) is bool(plan.static_filter)
+    assert repr(plan.static_filter) in text or not plan.static_filter
+    assert ("needs none" in text) is (not plan.notify_parts and not plan.missing)
     for call, part in (("mmap", "map"), ("execve", "exec")):
         assert (f"seccomp notification, answered by the supervisor: {call}" in text) is (part in plan.notify_parts)
-    for name in KEPT_CAPABILITIES:
-        assert name in text
+    for number, name in enumerate(uapi.CAPABILITIES):
+        assert (f" {name}," in f"{text}," or f" {name} of" in text) is bool(plan.keep_capabilities >> number & 1)
     assert "no_new_privs" in text
 
 

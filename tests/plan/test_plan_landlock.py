@@ -184,7 +184,9 @@ def test_no_grants_no_rules() -> None:
 
 def test_only_what_the_user_named_must_be_there() -> None:
     runtime = tree("/lib-of-runtime", implicit=True)
-    rules = path_rules(Policy(read=(runtime, tree("/r"), tree("/both"), tree("/both", implicit=True))), (), listing=nothing_there)
+    rules = path_rules(
+        Policy(read=(runtime, tree("/r"), tree("/both"), tree("/both", implicit=True))), (), listing=nothing_there
+    )
     assert {rule.path: rule.optional for rule in rules} == {"/lib-of-runtime": True, "/r": False, "/both": False}
 
 
@@ -234,12 +236,14 @@ GRANTS = st.lists(
 
 @given(GRANTS, GRANTS, st.booleans(), st.lists(st.sampled_from(PLACES), max_size=2), st.booleans())
 def test_what_may_be_written_is_never_executable(
-    read: list[Grant], write: list[Grant], all_read: bool, programs: list[str], child: bool  # noqa: FBT001
+    read: list[Grant],
+    write: list[Grant],
+    all_read: bool,
+    programs: list[str],
+    child: bool,  # noqa: FBT001
 ) -> None:
     everything_read = (Grant(text="*", kind="all"),) if all_read else ()
-    policy = Policy(
-        read=(*read, *everything_read), write=tuple(write), scopes=frozenset(["child"] if child else [])
-    )
+    policy = Policy(read=(*read, *everything_read), write=tuple(write), scopes=frozenset(["child"] if child else []))
     rules = path_rules(policy, tuple(programs), listing=listing_of(WORLD, "/"))
     executable = [rule.path for rule in rules if rule.rights & EXECUTE]
     writable = [rule.path for rule in rules if rule.rights & WRITE]

@@ -103,8 +103,7 @@ from sandboxed_python.plan.runtime import facts
 found = facts()
 new = sorted(name for name in set(sys.modules) - before if not name.startswith("sandboxed_python"))
 import json, sysconfig
-print(json.dumps([found, new, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"),
-                  sysconfig.get_path("purelib")]))
+print(json.dumps([found, new, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]))
 """
 
 
@@ -114,10 +113,10 @@ def test_facts_of_any_interpreter_cost_nothing(python: str, option: str) -> None
     folder = os.path.dirname(PACKAGE)
     ended = subprocess.run([python, option, "-c", PROGRAM, folder], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    found, new, stdlib, platstdlib, purelib = json.loads(ended.stdout)
-    assert new == []
+    found, new, stdlib, purelib = json.loads(ended.stdout)
+    assert set(new) <= {"__future__"}
     assert os.path.samefile(found["stdlib"], stdlib)
-    assert os.path.samefile(found["platstdlib"], platstdlib)
+    assert os.path.isdir(f"{found['platstdlib']}/lib-dynload")
     assert found["user_site"] == ""
     assert purelib in runtime_of(found).site or not os.path.isdir(purelib)
 

@@ -78,7 +78,8 @@ class World:
     def readlink(self, path: str) -> str:
         """Return a link's target."""
         if path not in self.links:
-            raise OSError(errno.EINVAL, "Invalid argument", path)
+            number = errno.EINVAL if path in self.names else errno.ENOENT
+            raise OSError(number, os.strerror(number), path)
         return self.links[path]
 
     def realpath(self, path: str) -> str:
@@ -110,10 +111,12 @@ class World:
             exists=lambda name: self.realpath(name) in self.names,
             realpath=self.realpath,
         )
-        fake = types.SimpleNamespace(path=path, environ=dict(environ), listdir=self.listdir)
+        fake = types.SimpleNamespace(path=path, environ=dict(environ), listdir=self.listdir, readlink=self.readlink)
         for module in (building, implicit, planning, describing):
             monkeypatch.setattr(module, "os", fake)
-        defaults = tuple(self.listdir if value is os.listdir else value for value in planning.path_rules.__defaults__ or ())
+        defaults = tuple(
+            self.listdir if value is os.listdir else value for value in planning.path_rules.__defaults__ or ()
+        )
         monkeypatch.setattr(planning.path_rules, "__defaults__", defaults)
 
     def grants(self, flag: str, *texts: str) -> tuple[Grant, ...]:

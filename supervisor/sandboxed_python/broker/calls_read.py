@@ -37,17 +37,6 @@ def _find(request: Request, at: int, address: int, flags: int = 0) -> Place:
     return find(request, at, path, follow=not flags & uapi.AT_SYMLINK_NOFOLLOW, empty=empty)
 
 
-def _write(request: Request, address: int, source: int, size: int) -> None:
-    request.confirm()
-    notify.write_memory(request.task, address, source, size)
-
-
-def _write_bytes(request: Request, address: int, data: bytes) -> None:
-    if data:
-        buffer = (notify.Char * len(data)).from_buffer_copy(data)
-        _write(request, address, notify.addressof(buffer), len(data))
-
-
 def _stat(request: Request, at: int, address: int, result: int, flags: int) -> Answer:
     if flags & ~_STAT_FLAGS:
         return _INVALID
@@ -56,7 +45,7 @@ def _stat(request: Request, at: int, address: int, result: int, flags: int) -> A
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
         notify.fstat(place.descriptor)
-        _write(request, result, notify.RESULT, notify.SIZEOF_STAT)
+        request.write_memory(result, notify.RESULT, notify.SIZEOF_STAT)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -96,7 +85,7 @@ def statx(request: Request) -> Answer:
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
         notify.statx(place.descriptor, flags & uapi.AT_STATX_SYNC_TYPE, mask)
-        _write(request, result, notify.RESULT, uapi.SIZEOF_STATX)
+        request.write_memory(result, notify.RESULT, uapi.SIZEOF_STATX)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -153,7 +142,7 @@ def _readlink(request: Request, at: int, address: int, result: int, size: int) -
             target = _target(request, place)
         except OSError as error:
             return failure(errno.ENOENT if not path and error.errno == errno.EINVAL else error.errno or 0)
-        _write_bytes(request, result, target[:size])
+        request.write_bytes(result, target[:size])
         return Answer(value=min(len(target), size))
     finally:
         os.close(place.descriptor)
@@ -192,7 +181,7 @@ def statfs(request: Request) -> Answer:
         if not permits(request, place):
             return DENIED
         notify.fstatfs(place.descriptor)
-        _write(request, result, notify.RESULT, uapi.SIZEOF_STATFS)
+        request.write_memory(result, notify.RESULT, uapi.SIZEOF_STATFS)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -203,7 +192,7 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
     result, size = request.arguments[1:3] if listing else request.arguments[2:4]
     name = None
     if not listing:
-        name = notify.read_string(request.task, request.arguments[1], uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
+        name = request.read_text(request.arguments[1], uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
         if not name:
             return failure(errno.ERANGE)
     place = _find(request, _CWD, address, follow)
@@ -211,7 +200,7 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
         if not permits(request, place):
             return DENIED
         length, data = notify.getxattr(place.descriptor, name, min(size, uapi.XATTR_SIZE_MAX))
-        _write_bytes(request, result, data)
+        request.write_bytes(result, data)
         return Answer(value=length)
     finally:
         os.close(place.descriptor)

@@ -3,7 +3,8 @@
 Runs in: supervisor. What counts is the object that is reached: an ``O_PATH`` descriptor, whose place the kernel tells
 (``/proc/self/fd``). Two ways lead there:
 
-- The kernel resolves the whole path in one openat2(2) that refuses magic links. The supervisor has the caller's root
+- The kernel resolves the whole path in one openat2(2) that refuses magic links (or all links: then the path as spelled
+  is the real one). The supervisor has the caller's root
   and mounts, and the caller's working directory or descriptor is opened through ``/proc/<task>``; so the answer is the
   caller's, unless the path leads into procfs, where ``self`` would be the supervisor.
 - Everything else, failures included, is walked component by component (path_resolution(7)): links are followed here,
@@ -181,12 +182,18 @@ def find(request: Request, at: int, path: bytes, *, follow: bool = True, empty: 
         StoppedError: as the kernel's errno, not yet judged.
         OSError: ``ENOENT`` for an empty path, ``EBADF``: these tell nothing about files.
     """
-    at = int32(at)
-    if not path:
+    if path[:1] == b"/":
+        if path[-1] != 47 and b"/." not in path and b"//" not in path and path[:6] != b"/proc/":
+            place = _find_straight(request, path, follow=follow)
+            if place is not None:
+                return place
+    elif not path:
         if not empty:
             raise OSError(errno.ENOENT, "")
+        at = int32(at)
         descriptor = open_base(request, at)
         return _arrived(descriptor, BY_DESCRIPTOR if at != uapi.AT_FDCWD else BY_NAME)
+    at = int32(at)
     if same_root(request):
         how = notify.FOLLOW if follow else notify.NO_FOLLOW
         if path[0] == 47:  # "/"
@@ -203,6 +210,25 @@ def find(request: Request, at: int, path: bytes, *, follow: bool = True, empty: 
     found = Walk(request, at, path, follow=follow).run()
     assert isinstance(found, Place)
     return found
+
+
+def _find_straight(request: Request, path: bytes, *, follow: bool) -> Place | None:
+    """Reach what has no link on its way: then the path, spelled without detours, is the real one.
+
+    Whether a folder's path has links is remembered, to save a vain attempt; it is asked of the kernel every time.
+    """
+    linked = request.context.linked
+    folder = path[: path.rfind(b"/")]
+    if folder in linked or not (request.task in request.context.rooted or same_root(request)):
+        return None
+    descriptor = notify.open_path(uapi.AT_FDCWD, path, notify.STRAIGHT if follow else notify.STRAIGHT_NO_FOLLOW)
+    if descriptor >= 0:
+        return Place(descriptor, os.fsdecode(path))
+    if notify.get_errno() == errno.ELOOP:
+        if len(linked) >= FORGET:
+            linked.clear()
+        linked.add(folder)
+    return None
 
 
 def _arrived(descriptor: int, reached: int = BY_NAME) -> Place:
@@ -263,8 +289,8 @@ def below(folder: str, name: str) -> str:
     return f"/{name}" if folder == "/" else f"{folder}/{name}"
 
 
-def find_or_entry(request: Request, at: int, path: bytes) -> Entry:
-    """Reach the last component for open(2) with ``O_CREAT``: links in the last place are followed, also dangling ones.
+def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> Entry:
+    """Reach the last component for open(2) with ``O_CREAT``: a link in the last place is followed, also a dangling one.
 
     Returns:
         The entry with the descriptor of what is there, or with -1 where a file would be made.
@@ -277,7 +303,8 @@ def find_or_entry(request: Request, at: int, path: bytes) -> Entry:
         return entry
     try:
         entry.descriptor = os.open(entry.name.rstrip(b"/"), ONE_STEP, dir_fd=entry.folder)
-        if os.fstat(entry.descriptor).st_mode & _S_IFMT != _S_IFLNK and not entry.path.startswith("/proc/"):
+        is_link = os.fstat(entry.descriptor).st_mode & _S_IFMT == _S_IFLNK
+        if not (is_link and follow) and not entry.path.startswith("/proc/"):
             return entry
     except FileNotFoundError:
         if not entry.path.startswith("/proc/"):
@@ -286,7 +313,7 @@ def find_or_entry(request: Request, at: int, path: bytes) -> Entry:
         entry.close()
         raise StoppedError(error.errno or errno.EACCES, entry.path, b"") from None
     entry.close()
-    found = Walk(request, int32(at), path, follow=True, creating=True).run()
+    found = Walk(request, int32(at), path, follow=follow, creating=True).run()
     assert isinstance(found, Entry)
     return found
 

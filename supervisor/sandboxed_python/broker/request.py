@@ -9,11 +9,13 @@ import errno
 import os
 
 from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel.calls import Char, addressof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandboxed_python.broker.datagrams import Sender
     from sandboxed_python.policy.model import Policy
 
     Handler = Callable[["Request"], "Answer"]
@@ -41,6 +43,10 @@ class StoppedError(Exception):
 
 class DeniedError(Exception):
     """The answer is EACCES, whatever else may be true."""
+
+
+class UnreadableError(DeniedError):
+    """The caller's memory is closed to us: it has other ids."""
 
 
 class GoneError(Exception):
@@ -117,15 +123,17 @@ class Context:
         handlers: number of a system call -> (name, handler); from ``answer.load``.
         checks: need -> the policy's question.
         reachable: (device, inode) of directories known to be where their path says.
+        linked: folders whose paths, as spelled, were seen to have links in them.
         rooted: threads known to have our root directory.
         sockets: inode -> type of the Unix sockets that were handed out unconnected.
         abstract: abstract socket names that were bound inside the sandbox.
+        datagrams: inode -> our half of the Unix datagram sockets.
         bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
     """
 
     __slots__ = (
-        "_policy", "abstract", "bound", "checks", "child", "handlers", "identity", "kernel_reads", "kernel_writes",
-        "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets",
+        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads", "kernel_writes",
+        "landlock", "linked", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -152,8 +160,10 @@ class Context:
         self.on_error = on_error
         self.handlers: dict[int, tuple[str, Handler]] = {}
         self.reachable: set[tuple[int, int]] = set()
+        self.linked: set[bytes] = set()
         self.rooted: set[int] = set()
         self.sockets: dict[int, int] = {}
+        self.datagrams: dict[int, Sender] = {}
         self.abstract: set[bytes] = set()
         self.bound: dict[int, bytes] = {}
 
@@ -200,9 +210,60 @@ class Request:
         Raises:
             OSError: ``EFAULT``, ``ENAMETOOLONG``.
         """
-        path = notify.read_string(self.task, address, uapi.PATH_MAX, errno.ENAMETOOLONG)
-        self.resource = path
+        path = self.resource = self.read_text(address, uapi.PATH_MAX, errno.ENAMETOOLONG)
         return path
+
+    def read_text(self, address: int, limit: int, too_long: int) -> bytes:
+        """Read a C string from the caller's memory; ``limit`` counts its NUL.
+
+        Raises:
+            OSError: ``EFAULT``; ``too_long``.
+            UnreadableError: the memory is closed to us.
+            GoneError: the caller is gone.
+        """
+        try:
+            return notify.read_string(self.task, address, limit, too_long)
+        except PermissionError as error:
+            raise UnreadableError from error
+        except ProcessLookupError as error:
+            raise GoneError from error
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Read ``size`` bytes of the caller's memory.
+
+        Raises:
+            OSError: ``EFAULT``.
+            UnreadableError: the memory is closed to us.
+            GoneError: the caller is gone.
+        """
+        try:
+            return notify.read_memory(self.task, address, size)
+        except PermissionError as error:
+            raise UnreadableError from error
+        except ProcessLookupError as error:
+            raise GoneError from error
+
+    def write_memory(self, address: int, source: int, size: int) -> None:
+        """Copy ``size`` bytes from our address ``source`` to the caller's memory, if it still waits.
+
+        Raises:
+            OSError: ``EFAULT``.
+            UnreadableError: the memory is closed to us.
+            GoneError: the caller is gone.
+        """
+        self.confirm()
+        try:
+            notify.write_memory(self.task, address, source, size)
+        except PermissionError as error:
+            raise UnreadableError from error
+        except ProcessLookupError as error:
+            raise GoneError from error
+
+    def write_bytes(self, address: int, data: bytes) -> None:
+        """Write ``data`` to the caller's memory, as ``write_memory``."""
+        if data:
+            buffer = (Char * len(data)).from_buffer_copy(data)
+            self.write_memory(address, addressof(buffer), len(data))
 
     def confirm(self) -> None:
         """Make sure that the caller still waits, so that what was read of it by its number was its own.

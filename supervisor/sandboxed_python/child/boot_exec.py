@@ -34,16 +34,13 @@ def _main() -> None:
 
 def _load_package(folder: str) -> None:
     """Import this package from where this file lies, whatever ``sys.path`` would find under its name."""
-    import _frozen_importlib
-    import _frozen_importlib_external
-
     name = os.path.basename(folder)
-    spec = _frozen_importlib_external.spec_from_file_location(
-        name, f"{folder}/__init__.py", submodule_search_locations=[folder]
-    )
-    package = _frozen_importlib.module_from_spec(spec)
+    package = type(sys)(name)
+    package.__file__ = f"{folder}/__init__.py"
+    package.__path__ = [folder]
     sys.modules[name] = package
-    spec.loader.exec_module(package)
+    with open(package.__file__, "rb") as file:
+        exec(compile(file.read(), package.__file__, "exec", dont_inherit=True), package.__dict__)
 
 
 _main()

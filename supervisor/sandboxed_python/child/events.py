@@ -65,8 +65,6 @@ def _chdir(judge: Judge, _row: Any, arguments: Any) -> Denial:
 
 def _open(judge: Judge, _row: Any, arguments: Any) -> Denial:
     """Every way of opening a file: (path, mode, flags). Some C code tells a mode alone, os.open flags alone."""
-    if arguments in judge.seen:
-        return None
     path, mode, flags = arguments
     plain = path.__class__ is str
     access = flags & os.O_ACCMODE
@@ -75,17 +73,17 @@ def _open(judge: Judge, _row: Any, arguments: Any) -> Denial:
     if not flags and mode and mode[0] in "wax":
         reads, writes = "+" in mode, True
     if plain and not writes and path.startswith(judge.runtime) and "/../" not in path:
+        judge.remember(arguments)
         return None
     # The event of os.open() doesn't tell of a dir_fd; its wrapper does.
-    if mode is None and judge.slot.elsewhere and _fsdecode(path)[:1] != "/":
-        return None
+    folder = judge.slot.folder if mode is None else None
     links = ITSELF if flags & os.O_NOFOLLOW or flags & _EXCLUSIVE == _EXCLUSIVE else FOLLOW
     error = None
     if reads:
-        error = judge.denial(READ, path, None, links, metadata=bool(flags & os.O_PATH))
+        error = judge.denial(READ, path, folder, links, metadata=bool(flags & os.O_PATH))
     if writes and error is None:
-        error = judge.denial(WRITE, path, None, links)
-    if plain and error is None:
+        error = judge.denial(WRITE, path, folder, links)
+    if plain and error is None and folder is None:
         judge.remember(arguments)
     return error
 

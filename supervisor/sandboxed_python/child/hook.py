@@ -10,8 +10,8 @@ import os
 import sys
 
 from sandboxed_python.child import wrap
-from sandboxed_python.child.events import EVENTS, FOLLOW, ITSELF, READ
-from sandboxed_python.child.raising import Slot, raiser
+from sandboxed_python.child.events import EITHER, EVENTS, FOLLOW, ITSELF, READ, WRITE
+from sandboxed_python.child.raising import Raiser, Slot
 from sandboxed_python.errors import AccessDeniedError
 from sandboxed_python.policy.decide import Request, decide
 from sandboxed_python.policy.patterns import resolve
@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sandboxed_python.policy.decide import Verdict
     from sandboxed_python.policy.model import Policy
 # The originals: wrap.py replaces what os offers.
 _getcwd = os.getcwd
@@ -35,7 +36,7 @@ _REMEMBERED = 4096
 class JudgingSlot(Slot):
     """The slot of raising.py, and what the wrapper of os.open tells the hook."""
 
-    elsewhere: bool = False
+    folder: int | None = None
 
 
 class Judge:
@@ -91,25 +92,26 @@ class Judge:
                 path = _fsdecode(path)
         start = "/"
         if path[:1] != "/":
-            if dir_fd is not None and dir_fd >= 0:
-                return None
             try:
-                start = _getcwd()
+                start = _getcwd() if dir_fd is None or dir_fd < 0 else _readlink(f"/proc/self/fd/{dir_fd}")
             except OSError:
                 return None
-        if links != ITSELF and self._granted(scope, path, start, FOLLOW, metadata=metadata):
+            if start[:1] != "/":
+                return None
+        policy = self.policy
+        granted = policy.writable if scope == WRITE else policy.statable if metadata else policy.readable
+        if links != ITSELF and granted(self._place(path, start, FOLLOW)):
             return None
-        if links != FOLLOW and self._granted(scope, path, start, ITSELF, metadata=metadata):
+        if links != FOLLOW and granted(self._place(path, start, ITSELF)):
             return None
-        verdict = decide(self.policy, Request(scope=scope, path=path, resource=path))
+        for way in (FOLLOW, ITSELF) if links == EITHER else (links,):
+            verdict = self._look_again(scope, path, start, way, metadata=metadata)
+            if verdict.allowed:
+                return None
         return AccessDeniedError(verdict.permission, path, verdict.flag)
 
-    def _granted(self, scope: str, path: str, start: str, links: int, *, metadata: bool) -> bool:
-        policy = self.policy
-        place = self._place(path, start, links)
-        if decide(policy, Request(scope=scope, path=place, metadata=metadata)).allowed:
-            return True
-        # Before a denial, look again, without what is remembered, and mind the links that can't be read.
+    def _look_again(self, scope: str, path: str, start: str, links: int, *, metadata: bool) -> Verdict:
+        """Judge without what is remembered, minding links that can't be read: a denial needs this."""
         blind = []
 
         def look(link: str) -> str:
@@ -119,11 +121,13 @@ class Judge:
                 blind.append(link)
                 raise
 
-        exact = resolve(path, start, look, links == FOLLOW)
-        if exact != place and decide(policy, Request(scope=scope, path=exact, metadata=metadata)).allowed:
+        place = resolve(path, start, look, links == FOLLOW)
+        verdict = decide(self.policy, Request(scope=scope, path=place, resource=path, metadata=metadata))
+        if verdict.allowed:
             self.folders.clear()
-            return True
-        return bool(blind) and self.guarded and _visible(path, links)
+        elif blind and self.guarded and _visible(path, links):
+            return verdict.replace(allowed=True)
+        return verdict
 
     def _place(self, path: str, start: str, links: int) -> str:
         """Resolve the path, remembering where its folder leads."""
@@ -241,20 +245,24 @@ def install(policy: Policy, *, guarded: bool) -> None:
     if policy.mode != "enforce":
         return
     judge = Judge(policy, guarded=guarded)
-    arm = judge.slot.arm
-    table = judge.table()
-    find = table.get
+    find = judge.table().get
+    seen = judge.seen
+    opening = EVENTS["open"]
+    raiser = Raiser(judge.slot)
+    arm = raiser.arm
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         row = find(event)
         if row is not None:
             try:
+                if row is opening and arguments in seen:
+                    return
                 error = row[1](judge, row[2], arguments)
             except Exception:  # what can't be judged here, the kernel judges
                 return
             if error is not None:
-                arm(error)
+                arm(event, error)
 
     sys.addaudithook(hook)
-    sys.addaudithook(raiser(judge.slot, table))
+    sys.addaudithook(raiser.hook)
     wrap.install(judge, guarded=guarded)

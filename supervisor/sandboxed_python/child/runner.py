@@ -5,18 +5,17 @@ Runs in: child.
 
 from __future__ import annotations
 
-import os
-import sys
-
 import _frozen_importlib as _importer
 import _frozen_importlib_external as _files
+import os
+import sys
 
 from sandboxed_python.errors import AccessDeniedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
-    from typing import Any
+    from typing import Any, NoReturn
 
 # Frames of these files are not the program's: the launcher and this package.
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -75,14 +74,14 @@ def _fresh_main() -> Any:
 
 def _run_script(path: str, main: Any) -> None:
     code: CodeType
-    absolute = path
+    absolute = _absolute(path)
     try:
         with _open(path, "rb") as file:
             source = file.read()
     except AccessDeniedError:
         raise
     except OSError as error:
-        _usage(f"can't open file {os.path.join(os.getcwd(), path)!r}: [Errno {error.errno}] {error.strerror}")
+        _usage(f"can't open file {absolute!r}: [Errno {error.errno}] {error.strerror}")
     names = main.__dict__
     names["__file__"] = absolute
     names["__cached__"] = None
@@ -98,6 +97,11 @@ def _run_script(path: str, main: Any) -> None:
         names["__loader__"] = _files.SourceFileLoader("__main__", path)
         code = compile(source, absolute, "exec", dont_inherit=True)
     exec(code, names)
+
+
+def _absolute(path: str) -> str:
+    """Make a script's path absolute as python does: only a leading ``./`` is taken off."""
+    return path if path[:1] == "/" else f"{os.getcwd()}/{path[2:] if path[:2] == './' else path}"
 
 
 def _run_code(text: str, main: Any) -> None:
@@ -133,7 +137,8 @@ def _run_stdin(_name: str, main: Any) -> None:
 def _interact(main: Any) -> None:
     import code
 
-    banner = f"Python {sys.version} on {sys.platform}\n" + (
+    banner = (
+        f"Python {sys.version} on {sys.platform}\n"
         'Type "help", "copyright", "credits" or "license" for more information.'
     )
     if hasattr(sys, "__interactivehook__"):
@@ -153,7 +158,7 @@ _RUNNERS = {
 }
 
 
-def _usage(text: str) -> None:
+def _usage(text: str) -> NoReturn:
     sys.stderr.write(f"{sys.executable}: {text}\n")
     sys.exit(2)
 
@@ -216,10 +221,4 @@ def show_denial(error: AccessDeniedError) -> None:
 
 def block(error: AccessDeniedError) -> str:
     """Return Node's block of a denial: code, permission, resource."""
-    return (
-        "{\n"
-        f"  code: {error.code!r},\n"
-        f"  permission: {error.permission!r},\n"
-        f"  resource: {error.resource!r}\n"
-        "}"
-    )
+    return f"{{\n  code: {error.code!r},\n  permission: {error.permission!r},\n  resource: {error.resource!r}\n}}"

@@ -95,11 +95,11 @@ def _general(judge: Judge) -> list[Any]:
     def open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # noqa: A001
         if dir_fd is None:
             return real_open(path, flags, mode)
-        slot.elsewhere = True
+        slot.folder = dir_fd
         try:
             return real_open(path, flags, mode, dir_fd=dir_fd)
         finally:
-            slot.elsewhere = False
+            slot.folder = None
 
     return [mkfifo, mknod, open]
 

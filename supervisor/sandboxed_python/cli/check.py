@@ -73,7 +73,9 @@ def report(support: Support) -> list[tuple[str, bool, str, str]]:
     _effective, permitted, _inheritable = process.get_capabilities()
     held = [name for number, name in enumerate(uapi.CAPABILITIES) if permitted >> number & 1]
     kept = [name for name in held if name in process.KEPT_CAPABILITIES]
-    rows.append(("capabilities", True, f"{len(held)} held, {len(kept)} kept", "the rest is given up before the program"))
+    rows.append(
+        ("capabilities", True, f"{len(held)} held, {len(kept)} kept", "the rest is given up before the program")
+    )
     return rows
 
 

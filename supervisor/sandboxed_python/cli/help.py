@@ -49,7 +49,7 @@ def _row(name: str, about: str, width: int = 30) -> str:
     import textwrap
 
     lead = f"  {name}".ljust(width)
-    if len(lead) > width:
+    if len(lead) >= width:
         lead = f"{lead}\n{' ' * width}"
     lines = textwrap.wrap(about, 118 - width)
     return lead + f"\n{' ' * width}".join(lines) + "\n"

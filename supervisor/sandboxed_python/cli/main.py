@@ -127,7 +127,7 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Pl
         UnsupportedError: this kernel can't enforce the policy.
         LaunchError: ``--python`` can't be used.
     """
-    runtime = this_runtime(scripts)
+    own = runtime = this_runtime(scripts)
     fork = can_fork(target)
     if target.python:
         runtime = _other_runtime(target.python, scripts)
@@ -142,6 +142,7 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Pl
         entry=_entry(target, cwd),
         keep_capabilities=process.capability_mask(process.KEPT_CAPABILITIES),
         fork=fork,
+        supervisor=own,
     )
 
 
@@ -162,31 +163,17 @@ def _entry(target: Target, cwd: str) -> Grant | None:
 
 
 def _other_runtime(python: str, scripts: str) -> Runtime:
-    """Ask another interpreter for its facts; it runs isolated and without ``site``, so that it runs nobody's code."""
-    import marshal
+    """Return the facts about the interpreter that ``--python`` names; end with the shell's codes if there is none."""
     import shutil
-    import subprocess
 
-    from sandboxed_python.plan.runtime import runtime_of
+    from sandboxed_python.plan.runtime import other_runtime
 
     found = shutil.which(python)
     if found is None:
-        say(f"--python {python}: {'not executable' if os.path.exists(python) else 'not found'}")
-        os._exit(CODE["NOT_EXECUTABLE" if os.path.exists(python) else "NOT_FOUND"])
-    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = (
-        "import sys, marshal; import site; site.main(); sys.path.append(sys.argv[1]); "
-        "from sandboxed_python.plan.runtime import facts; "
-        "sys.path.remove(sys.argv[1]); sys.stdout.buffer.write(marshal.dumps(facts(), 2))"
-    )
-    answer = subprocess.run(
-        [found, "-I", "-S", "-c", code, package_parent], capture_output=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if answer.returncode:
-        last = (answer.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
-        message = f"--python {python}: it can't be asked where its libraries are: {last}"
-        raise LaunchError(message)
-    return runtime_of(marshal.loads(answer.stdout), scripts)
+        exists = os.path.exists(python)
+        say(f"--python {python}: {'not executable' if exists else 'not found'}")
+        os._exit(CODE["NOT_EXECUTABLE" if exists else "NOT_FOUND"])
+    return other_runtime(os.path.abspath(found), scripts)
 
 
 def plain_python(target: Target) -> None:
@@ -237,6 +224,6 @@ def out(text: str, code: int = 0) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
-    except OSError:
+    except (OSError, AttributeError):  # the reader has gone; or there is no stdout: python has None there
         code = code or CODE["FAILURE"]
     os._exit(code)

@@ -6,10 +6,9 @@ Every call checks its result: a failure is a ``KernelError`` that names the call
 
 from __future__ import annotations
 
+import _ctypes
 import errno
 import os
-
-import _ctypes
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
@@ -136,9 +135,7 @@ def poll(descriptors: Sequence[int], timeout_ms: int = -1) -> list[int]:
         ``revents`` for each descriptor, in order; all 0 after a time-out or a signal.
     """
     # struct pollfd: int fd; short events; short revents.
-    packed = b"".join(
-        fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors
-    )
+    packed = b"".join(fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors)
     buffer = (Char * len(packed)).from_buffer_copy(packed)
     result = _poll(buffer, len(descriptors), timeout_ms) & 0xFFFFFFFF
     if result == 0xFFFFFFFF:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from sandboxed_python.frozen import Frozen
 
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +107,7 @@ def downgrade(wanted: Ruleset, abi: int) -> tuple[Ruleset, list[str]]:
 
 
 def pack_ruleset(ruleset: Ruleset, abi: int) -> bytes:
-    """Return ``struct landlock_ruleset_attr`` as ABI ``abi`` knows it (8 bytes to ABI 3, 16 to ABI 5, 24 from ABI 6)."""
+    """Return ``struct landlock_ruleset_attr`` as the ABI knows it (8 bytes to ABI 3, 16 to ABI 5, 24 from ABI 6)."""
     words = (ruleset.fs,) if abi < 4 else (ruleset.fs, ruleset.net) if abi < 6 else (
         ruleset.fs, ruleset.net, ruleset.scoped,
     )  # fmt: skip
@@ -123,5 +122,3 @@ def pack_path_rule(rights: int, descriptor: int) -> bytes:
 def pack_port_rule(rights: int, port: int) -> bytes:
     """Return ``struct landlock_net_port_attr`` (u64 allowed_access, u64 port)."""
     return rights.to_bytes(8, "little") + port.to_bytes(8, "little")
-
-

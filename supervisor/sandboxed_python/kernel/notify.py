@@ -216,24 +216,30 @@ _out = (Word * 2)()
 
 # --- Paths ------------------------------------------------------------------------------------------------------------
 
-_syscall = function("syscall", Long, Long, Pointer, Pointer, Long, Pointer)
+_openat2 = function("syscall", Long, Long, Pointer, Pointer, Long)
 _PATH_FLAGS = uapi.O_PATH | os.O_CLOEXEC
 # struct open_how: u64 flags, mode, resolve
 FOLLOW = (Word * 3)(_PATH_FLAGS, 0, uapi.RESOLVE_NO_MAGICLINKS)
 NO_FOLLOW = (Word * 3)(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_MAGICLINKS)
+# The same, but any link before the last component, and in the last place with STRAIGHT, is a failure.
+STRAIGHT = (Word * 3)(_PATH_FLAGS, 0, uapi.RESOLVE_NO_SYMLINKS)
+STRAIGHT_NO_FOLLOW = (Word * 3)(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_SYMLINKS)
 _OPENAT2 = number_of("openat2")
 
 
 def open_path(base: int, path: bytes, how: object) -> int:
-    """Open with openat2(2): ``how`` is ``FOLLOW`` or ``NO_FOLLOW``, magic links of procfs are never followed.
+    """Open with openat2(2): ``how`` is one of the four above; magic links of procfs are never followed.
 
     Returns:
         An ``O_PATH``, close-on-exec descriptor, or -1 and nothing else: the caller walks the path itself then.
     """
-    result: int = _syscall(_OPENAT2, base, path, how, 24)
+    result: int = _openat2(_OPENAT2, base, path, how, 24)
     return result
 
 
+_about = function("syscall", Long, Long, Pointer)  # a descriptor and a buffer
+_statx = function("syscall", Long, Long, Pointer, Long, Long, Pointer)
+_faccessat2 = function("syscall", Long, Long, Pointer, Long, Long)
 _FSTAT, _STATX, _FSTATFS = number_of("fstat"), number_of("statx"), number_of("fstatfs")
 _FACCESSAT2 = number_of("faccessat2")
 _result = (Char * 256)()
@@ -248,7 +254,7 @@ def fstat(descriptor: int) -> None:
     Raises:
         OSError: as fstat(2).
     """
-    if _syscall(_FSTAT, descriptor, RESULT, 0, 0) < 0:
+    if _about(_FSTAT, descriptor, RESULT) < 0:
         raise failed()
 
 
@@ -258,7 +264,7 @@ def statx(descriptor: int, flags: int, mask: int) -> None:
     Raises:
         OSError: as statx(2).
     """
-    if _syscall(_STATX, descriptor, b"", flags | uapi.AT_EMPTY_PATH, mask, RESULT) < 0:
+    if _statx(_STATX, descriptor, b"", flags | uapi.AT_EMPTY_PATH, mask, RESULT) < 0:
         raise failed()
 
 
@@ -268,14 +274,14 @@ def fstatfs(descriptor: int) -> int:
     Raises:
         OSError: as fstatfs(2).
     """
-    if _syscall(_FSTATFS, descriptor, RESULT, 0, 0) < 0:
+    if _about(_FSTATFS, descriptor, RESULT) < 0:
         raise failed()
     return int.from_bytes(_result[:8], "little")
 
 
 def faccess(descriptor: int, mode: int, flags: int) -> int:
     """Return 0, or the errno of faccessat2(2) on the descriptor's file."""
-    if _syscall(_FACCESSAT2, descriptor, b"", mode, flags | uapi.AT_EMPTY_PATH) < 0:
+    if _faccessat2(_FACCESSAT2, descriptor, b"", mode, flags | uapi.AT_EMPTY_PATH) < 0:
         return get_errno()
     return 0
 

@@ -32,9 +32,7 @@ def load_notifying_filter(program: bytes) -> int:
         KernelError: the kernel refused; ``EBUSY`` is a second listener in one tree of filters.
     """
     try:
-        return _load(
-            program, uapi.SECCOMP_FILTER_FLAG_NEW_LISTENER | uapi.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-        )
+        return _load(program, uapi.SECCOMP_FILTER_FLAG_NEW_LISTENER | uapi.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
     except KernelError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -109,7 +107,9 @@ def answer(listener: int, cookie: int, error: int = 0, value: int = 0) -> bool:
         False when the caller has gone meanwhile.
     """
     response = (
-        cookie.to_bytes(8, "little") + value.to_bytes(8, "little", signed=True) + (-error).to_bytes(8, "little", signed=True)
+        cookie.to_bytes(8, "little")
+        + value.to_bytes(8, "little", signed=True)
+        + (-error).to_bytes(8, "little", signed=True)
     )
     # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags: the sign of the error must not reach the flags.
     response = response[:20] + bytes(4)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 
-
 from sandboxed_python.errors import KernelError, LaunchError
 from sandboxed_python.kernel import landlock, process, seccomp, uapi
 from sandboxed_python.kernel.calls import close_range, send_descriptor, syscall
@@ -17,6 +16,7 @@ from sandboxed_python.plan.filters import load, notify_variant
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan
 else:
@@ -30,7 +30,7 @@ class Prepared:
 
     Attributes:
         ruleset: descriptor of the Landlock ruleset, or -1.
-        static_filter: the static filter's program.
+        static_filter: the static filter's program, or ``b""``.
         notify_filter: the notifying filter's program, or ``b""``.
     """
 
@@ -42,7 +42,7 @@ class Prepared:
             KernelError: the kernel refused a Landlock call.
         """
         self.ruleset = make_ruleset(plan) if plan.abi else -1
-        self.static_filter = load(plan.static_filter, plan.machine)
+        self.static_filter = load(plan.static_filter, plan.machine) if plan.static_filter else b""
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
 
     def close(self) -> None:
@@ -116,8 +116,9 @@ def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, .
             listener = seccomp.load_notifying_filter(prepared.notify_filter)
             send_descriptor(session.channel, listener, b"L")
             os.close(listener)
-        step = "seccomp"
-        seccomp.load_filter(prepared.static_filter)
+        if prepared.static_filter:
+            step = "seccomp"
+            seccomp.load_filter(prepared.static_filter)
     except (KernelError, OSError) as error:
         message = f"{step}: {error}"
         raise LaunchError(message) from error

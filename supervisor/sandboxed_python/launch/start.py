@@ -10,6 +10,7 @@ import sys
 
 from sandboxed_python.child import boot
 from sandboxed_python.errors import LaunchError, SandboxError
+from sandboxed_python.kernel import uapi
 from sandboxed_python.launch.confine import Prepared, confine
 from sandboxed_python.launch.session import Session
 
@@ -81,11 +82,18 @@ def write_memo(plan: Plan) -> int:
         "argv": list(target.arguments),
         "guarded": guarded(plan),
     }
-    memo = os.memfd_create("sandboxed-python", 0)
+    try:
+        memo = os.memfd_create("sandboxed-python", uapi.MFD_NOEXEC_SEAL)
+    except OSError:  # before Linux 6.3
+        memo = os.memfd_create("sandboxed-python", uapi.MFD_ALLOW_SEALING)
     text = marshal.dumps(data, 2)
     while text:
         text = text[os.write(memo, text) :]
     os.lseek(memo, 0, os.SEEK_SET)
+    import fcntl
+
+    # Nobody writes to it again: code that runs before the bootstrap could make it a program.
+    fcntl.fcntl(memo, uapi.F_ADD_SEALS, uapi.F_SEAL_ALL)
     return memo
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
 from sandboxed_python.kernel.calls import poll, receive_descriptor
@@ -17,6 +16,7 @@ from sandboxed_python.launch.start import FAILED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan
 else:

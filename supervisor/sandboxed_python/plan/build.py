@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 
-from sandboxed_python.errors import PolicyError, UnsupportedError
+from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import landlock
 from sandboxed_python.kernel.landlock import Ruleset
 from sandboxed_python.plan import implicit
-from sandboxed_python.plan.landlock import path_rules, within
-from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.plan.filters import variant
-from sandboxed_python.policy.model import KERNEL_TREES, is_broad
+from sandboxed_python.plan.landlock import path_rules
+from sandboxed_python.plan.model import MapGate, Plan
+from sandboxed_python.plan.protect import Protection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 # Without these the promise of a denial is empty: Landlock ABI 6 has them all. TCP rights (ABI 4) are a second wall
 # behind the seccomp filter's, and later rights are used where they are there.
 NEEDED_ABI = 6
-# What a literal write grant may name below /dev; /proc and /sys have nothing of the kind.
-GRANTABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/shm")  # noqa: S108
-# Names that mean whoever asks.
-OWN_PROCESS = ("/proc/self", "/proc/thread-self", f"/proc/{os.getpid()}", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 # The program interpreters (ELF PT_INTERP) that the kernel itself opens at an execve, as far as they exist.
 LOADERS = (
     "/lib64/ld-linux-x86-64.so.2",
@@ -51,6 +47,7 @@ def build(  # noqa: PLR0913
     entry: Grant | None,
     keep_capabilities: int,
     fork: bool,
+    supervisor: Runtime | None = None,
 ) -> Plan:
     """Plan the confinement of one child.
 
@@ -62,27 +59,29 @@ def build(  # noqa: PLR0913
         entry: the grant of the entry script, or None.
         keep_capabilities: bit mask of the capabilities that root keeps.
         fork: run in a fork of this interpreter; else exec ``target.python``.
+        supervisor: the interpreter that runs the supervisor, if it is another one than ``runtime``.
 
     Raises:
         PolicyError: a grant is refused: it covers the interpreter's own files, or names /proc, /sys or a device.
         UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
     """
-    check_grants(policy, runtime)
+    protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))
+    protection.check(policy)
     read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None)
     programs = (*implicit.LIBRARY_TREES, *implicit.PROGRAM_TREES) if policy.granted("child") else ()
     effective = policy.replace(
         read=(*policy.read, *read),
         write=(*policy.write, *implicit.implicit_write(policy)),
-        protected=_protected(policy, runtime, read),
+        protected=protection.left_out(policy, read),
     )
     ruleset, abi, missing = _ruleset(policy, support)
     interpreter = () if fork else (os.path.realpath(runtime.executable), *LOADERS)
     rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
     gate = map_gate(policy, runtime, implicit.RealPaths())
     parts: list[str] = []
-    if gate is not None:
+    if gate is not None and support.notify:
         parts.append("map")
-    if not fork and not policy.granted("child"):
+    if not fork and support.notify and not policy.granted("child"):
         parts.append("exec")
     return Plan(
         policy=effective,
@@ -91,7 +90,7 @@ def build(  # noqa: PLR0913
         abi=abi,
         ruleset=ruleset,
         rules=rules,
-        static_filter=variant(filter_scopes(policy), exec_way=not fork),
+        static_filter=variant(filter_scopes(policy), exec_way=not fork) if support.seccomp else "",
         notify_parts=tuple(parts),
         map_gate=gate,
         unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))),
@@ -114,70 +113,20 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths) -> MapG
     if policy.granted("addon"):
         return None
     trees = [*implicit.LIBRARY_TREES, f"{runtime.platstdlib}/lib-dynload", f"{runtime.base_prefix}/lib"]
+    files = [os.path.realpath(runtime.executable)]
     # With --allow-ffi, ctypes may load what the user's own grants let the program read.
     if policy.granted("ffi"):
-        trees += [path for grant in policy.read if grant.kind in ("tree", "path") for path in grant.paths]
+        trees += [path for grant in policy.read if grant.kind == "tree" for path in grant.paths]
         trees += ["/"] if policy.reader.all else []
-    files = [os.path.realpath(runtime.executable)]
+        files += [place for grant in policy.read if grant.kind == "path" for place in grant.paths[:1]]
     if policy.granted("child"):
         trees += implicit.PROGRAM_TREES
     return MapGate(
         trees=tuple(dict.fromkeys(place for path in trees if (place := real.of(path)))),
-        files=tuple(files),
+        files=tuple(dict.fromkeys(files)),
         banned=("/site-packages/", "/dist-packages/", "/lib-dynload/_test", "/lib-dynload/_xx", "/lib-dynload/xx"),
         open_to=("/site-packages/wasmtime/", "/site-packages/wasmer") if policy.granted("wasi") else (),
     )
-
-
-def check_grants(policy: Policy, runtime: Runtime) -> None:
-    """Refuse grants that mean another process than the program's, and write grants that would undo the sandbox.
-
-    Raises:
-        PolicyError: the message names the flag, the path and what it covers.
-    """
-    for grant in (*policy.read, *policy.write):
-        if any(within(path, own) for path in grant.paths for own in OWN_PROCESS):
-            message = f"{grant.origin}: {grant.text!r} is refused: here it means the supervisor, not the program"
-            raise PolicyError(message)
-    for grant in policy.write:
-        if is_broad(grant):
-            continue  # leaves the kernel's trees and the runtime out by itself
-        for path in grant.paths:
-            tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
-            if tree and not _harmless(grant.kind, path):
-                message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
-                raise PolicyError(message)
-            if policy.writable_runtime:
-                continue
-            covered = next((own for own in runtime.files if _touches(grant.kind, path, own)), None)
-            if covered:
-                message = (
-                    f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
-                    "the next time; grant a narrower path, or pass --allow-writable-runtime"
-                )
-                raise PolicyError(message)
-
-
-def _harmless(kind: str, path: str) -> bool:
-    if kind == "prefix":  # /dev/null* is /dev/nullb0, too
-        return any(path.startswith(device + "/") for device in GRANTABLE_DEVICES)
-    return any(within(path, device) for device in GRANTABLE_DEVICES)
-
-
-def _touches(kind: str, granted: str, own: str) -> bool:
-    if kind == "prefix":
-        return own.startswith(granted) or within(granted, own)
-    if kind == "path":
-        return within(granted, own)
-    return within(own, granted) or within(granted, own)
-
-
-def _protected(policy: Policy, runtime: Runtime, read: tuple[Grant, ...]) -> tuple[str, ...]:
-    """Return what a write grant of everything leaves out: what the interpreter is made of."""
-    if policy.writable_runtime or not any(is_broad(grant) for grant in policy.write):
-        return ()
-    own = [path for grant in read if grant.reason != "the entry script" for path in grant.paths]
-    return tuple(dict.fromkeys([*own, *runtime.files]))
 
 
 def _existing(paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -200,9 +149,9 @@ def _ruleset(policy: Policy, support: Support) -> tuple[Ruleset, int, list[str]]
         missing += [f"Landlock {right}" for right in lost]
     if missing and not policy.best_effort:
         message = (
-            f"this kernel ({support.release}) can't enforce the policy. Needed: Landlock ABI {NEEDED_ABI} (Linux 6.12), "
-            f"seccomp filters and notifications. Found: Landlock ABI {support.landlock}. Missing: {'; '.join(missing)}. "
-            "--best-effort runs without what is missing"
+            f"this kernel ({support.release}) can't enforce the policy. Needed: Landlock ABI {NEEDED_ABI} (Linux "
+            f"6.12), seccomp filters and notifications. Found: Landlock ABI {support.landlock}. "
+            f"Missing: {'; '.join(missing)}. --best-effort runs without what is missing"
         )
         raise UnsupportedError(message)
     can = landlock.full(abi)

@@ -6,7 +6,6 @@ Runs in: supervisor.
 from __future__ import annotations
 
 from sandboxed_python.kernel import landlock, uapi
-from sandboxed_python.kernel.process import KEPT_CAPABILITIES
 from sandboxed_python.policy.table import PERMISSIONS
 
 TYPE_CHECKING = False
@@ -95,21 +94,22 @@ def _mechanisms(plan: Plan) -> list[str]:
             lines.append(f"Landlock: no TCP port: {', '.join(landlock.names(plan.ruleset.net, landlock.NET_RIGHTS))}")
         scoped = ", ".join(landlock.names(plan.ruleset.scoped, landlock.SCOPES))
         lines.append(f"Landlock: may not reach outside the sandbox: {scoped}")
-        for rule in plan.rules:
-            lines.append(f"  {rule.path}: {_rights(rule.rights & plan.ruleset.fs)}")
-    lines.append(
-        f"seccomp filter {plan.static_filter!r} for {plan.machine}: an allow-list of system calls and arguments; "
-        "the rest fails with EPERM, or ENOSYS where libc has another way"
-    )
+        lines += [f"  {rule.path}: {_rights(rule.rights & plan.ruleset.fs)}" for rule in plan.rules]
+    if plan.static_filter:
+        lines.append(
+            f"seccomp filter {plan.static_filter!r} for {plan.machine}: an allow-list of system calls and arguments; "
+            "the rest fails with EPERM, or ENOSYS where libc has another way"
+        )
     from sandboxed_python.plan.seccomp import NOTIFY_PARTS, PART_REASONS
 
     for part in plan.notify_parts:
         calls = ", ".join(dict.fromkeys(name for name, _checks in NOTIFY_PARTS[part]))
         lines.append(f"seccomp notification, answered by the supervisor: {calls}: {PART_REASONS[part]}")
-    if not plan.notify_parts:
+    if not plan.notify_parts and not plan.missing:
         lines.append("no seccomp notifications: this policy needs none")
     lines.append("no_new_privs: set-id programs gain nothing")
-    lines.append(f"capabilities, when root: only {', '.join(KEPT_CAPABILITIES)} of {len(uapi.CAPABILITIES)} are kept")
+    kept = [name for number, name in enumerate(uapi.CAPABILITIES) if plan.keep_capabilities >> number & 1]
+    lines.append(f"capabilities, when root: only {', '.join(kept)} of {len(uapi.CAPABILITIES)} are kept")
     lines.append("descriptors other than 0, 1 and 2 are closed; LD_* variables are removed")
     lines.append("an audit hook in the program words the errors; it is not relied upon")
     return lines

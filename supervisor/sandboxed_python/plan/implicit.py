@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
 
-LIBRARY_TREES = ("/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/usr/local/lib64")
+LIBRARY_TREES = (
+    "/lib",
+    "/lib64",
+    "/lib32",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/lib32",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+)
 PROGRAM_TREES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec")
 
 # (needs this scope, or ""; kind; paths; reason)
@@ -111,9 +120,7 @@ class RealPaths:
         return found
 
 
-def _rows(
-    rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy, real: RealPaths
-) -> list[Grant]:
+def _rows(rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy, real: RealPaths) -> list[Grant]:
     return [
         _grant(kind, path, reason, real)
         for scope, kind, paths, reason in rows

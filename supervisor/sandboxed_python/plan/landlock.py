@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def within(path: str, tree: str) -> bool:
     """Tell whether a path is a tree or lies in it."""
-    return path == tree or tree == "/" or path.startswith(tree + "/")
+    return tree in (path, "/") or path.startswith(tree + "/")
 
 
 def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
@@ -73,7 +73,6 @@ def path_rules(
         rights[path] = rights.get(path, 0) | mask
         optional[path] = optional.get(path, True) and implicit
 
-    written = _written_trees(policy)
     for grant in policy.write:
         if is_broad(grant):
             for path in _broad_places(grant, policy, listing):
@@ -82,22 +81,20 @@ def path_rules(
                 add(path, landlock.WRITE_FILE, implicit=True)
         elif grant.kind in ("tree", "path"):
             add(grant.paths[0], landlock.WRITE, grant.implicit)
-    child = policy.granted("child")
+    executable: list[str] = []
     for grant in policy.read:
         for path in _read_places(grant):
             add(path, landlock.READ, grant.implicit)
-            if child and (not grant.implicit or path in programs or grant.reason == "the entry script"):
-                for piece in around(path, written, listing):
-                    add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
-    if child:
-        for tree in programs:
-            for piece in around(os.path.realpath(tree), written, listing):
+            if not grant.implicit or grant.reason == "the entry script":
+                executable.append(path)
+    if policy.granted("child"):
+        written = _written_trees(policy)
+        for tree in (*executable, *dict.fromkeys(os.path.realpath(tree) for tree in programs)):
+            for piece in around(tree, written, listing):
                 add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
-    return tuple(
-        [PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()]
-    )
+    return tuple([PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()])
 
 
 def _read_places(grant: Grant) -> tuple[str, ...]:

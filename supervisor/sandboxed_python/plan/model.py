@@ -72,7 +72,7 @@ class Plan(Frozen):
         abi: the Landlock ABI planned for; 0: no Landlock (only with ``--best-effort``).
         ruleset: what Landlock handles.
         rules: the Landlock rules.
-        static_filter: name of the static seccomp filter.
+        static_filter: name of the static seccomp filter; "": none (only with ``--best-effort``).
         notify_parts: names of the notifying filter's parts; empty: no broker.
         map_gate: which files may be mapped executable; None: no gate.
         unset: names of environment variables that the child does not get.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sandboxed_python.errors import LaunchError
 from sandboxed_python.frozen import Frozen
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -23,7 +24,8 @@ class Runtime(Frozen):
         stdlib: the folder of the standard library.
         platstdlib: the folder of its extension modules' parent (``lib-dynload``), often the same as ``stdlib``.
         site: the site-packages folders of the environment, ``sys.path`` order.
-        user_site: the user's own site-packages when this interpreter uses it, else "".
+        path: all of ``sys.path``: what .pth files added, and what isn't there, too.
+        user_sites: where the user's own site-packages are or would be, if this interpreter may use them.
         package: the folder of this package.
         scripts: the folder of the installed command.
     """
@@ -34,61 +36,121 @@ class Runtime(Frozen):
     stdlib: str
     platstdlib: str
     site: tuple[str, ...]
-    user_site: str = ""
+    path: tuple[str, ...] = ()
+    user_sites: tuple[str, ...] = ()
     package: str = PACKAGE
     scripts: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
         """What the interpreter executes at start-up, or may: whoever writes there runs code outside the sandbox."""
-        found = [self.stdlib, self.platstdlib, *self.site, self.package, f"{self.prefix}/pyvenv.cfg"]
+        found = [self.stdlib, self.platstdlib, *self.site, *self.path, *self.user_sites, self.package]
+        found += [f"{self.prefix}/pyvenv.cfg", f"{self.base_prefix}/lib"]
         found += [os.path.dirname(self.executable), os.path.dirname(os.path.realpath(self.executable))]
-        found += [path for path in (self.user_site, self.scripts) if path]
+        found += [self.scripts] if self.scripts else []
         return tuple(dict.fromkeys(real for path in found for real in (path, os.path.realpath(path))))
 
 
 def this_runtime(scripts: str = "") -> Runtime:
     """Return the facts about the running interpreter, without importing ``sysconfig`` or ``site``'s helpers."""
-    return runtime_of(facts(), scripts)
-
-
-def runtime_of(found: dict[str, object], scripts: str = "") -> Runtime:
-    """Make a Runtime of what ``facts()`` returned, here or in another interpreter."""
-    prefixes = tuple(f"{found[name]}/" for name in ("prefix", "base_prefix", "exec_prefix"))
-    path: list[str] = list(found["path"])  # type: ignore[call-overload]
-    user_site = str(found["user_site"])
+    stdlib = os.path.dirname(os.path.abspath(os.__file__))
+    dynload = next((entry for entry in sys.path if entry.endswith("/lib-dynload")), f"{stdlib}/lib-dynload")
+    prefixes = tuple(f"{prefix}/" for prefix in (sys.prefix, sys.base_prefix, sys.base_exec_prefix))
+    user_sites = _user_sites() if sys.prefix == sys.base_prefix or _sees_system_site(sys.prefix) else ()
+    enabled = getattr(sys.modules.get("site"), "ENABLE_USER_SITE", None)
     site = [
         entry
-        for entry in path
-        if entry.endswith(("/site-packages", "/dist-packages")) and (entry.startswith(prefixes) or entry == user_site)
+        for entry in sys.path
+        if entry.endswith(("/site-packages", "/dist-packages"))
+        and (entry.startswith(prefixes) or (enabled and entry in user_sites))
     ]
     return Runtime(
-        executable=str(found["executable"]),
-        prefix=str(found["prefix"]),
-        base_prefix=str(found["base_prefix"]),
-        stdlib=str(found["stdlib"]),
-        platstdlib=str(found["platstdlib"]),
+        executable=sys.executable,
+        prefix=sys.prefix,
+        base_prefix=sys.base_prefix,
+        stdlib=stdlib,
+        platstdlib=os.path.dirname(dynload),
         site=tuple(site),
-        user_site=user_site,
+        path=tuple([os.path.abspath(entry) for entry in sys.path]),
+        user_sites=user_sites,
         scripts=scripts,
     )
 
 
-def facts() -> dict[str, object]:
-    """Return what can be read off ``sys`` of the running interpreter."""
-    stdlib = os.path.dirname(os.path.abspath(os.__file__))
-    dynload = next((entry for entry in sys.path if entry.endswith("/lib-dynload")), f"{stdlib}/lib-dynload")
-    site = sys.modules.get("site")
-    user_site = ""
-    if getattr(site, "ENABLE_USER_SITE", None):
-        user_site = getattr(site, "USER_SITE", None) or ""
-    return {
-        "executable": sys.executable,
-        "prefix": sys.prefix,
-        "base_prefix": sys.base_prefix,
-        "exec_prefix": sys.base_exec_prefix,
-        "stdlib": stdlib,
-        "platstdlib": os.path.dirname(dynload),
-        "path": list(sys.path),
-        "user_site": user_site,
-    }
+def other_runtime(executable: str, scripts: str = "") -> Runtime:
+    """Return the facts about another interpreter, read off the file system: it isn't run, for it may be anybody's.
+
+    Args:
+        executable: absolute path of the interpreter, or of a virtual environment's link to it.
+        scripts: as in Runtime.
+
+    Raises:
+        LaunchError: there is no standard library where one of this interpreter would be.
+    """
+    real = os.path.realpath(executable)
+    base = os.path.dirname(os.path.dirname(real))
+    stdlib = _stdlib(base, os.path.basename(real))
+    version = os.path.basename(stdlib)
+    prefix = os.path.dirname(os.path.dirname(os.path.abspath(executable)))
+    is_venv = os.path.exists(f"{prefix}/pyvenv.cfg")
+    site = [f"{prefix}/lib/{version}/site-packages"] if is_venv else []
+    if not is_venv:
+        prefix = base
+    if not is_venv or _sees_system_site(prefix):
+        site += [
+            f"{stdlib}/site-packages",
+            f"{base}/lib/python3/dist-packages",
+            f"/usr/local/lib/{version}/dist-packages",
+        ]
+    return Runtime(
+        executable=executable,
+        prefix=prefix,
+        base_prefix=base,
+        stdlib=stdlib,
+        platstdlib=stdlib,
+        site=tuple([path for path in site if os.path.isdir(path)]),
+        user_sites=_user_sites(version) if not is_venv else (),
+        scripts=scripts,
+    )
+
+
+def _stdlib(base: str, name: str) -> str:
+    """Return the standard library below ``base`` of the interpreter called ``name`` (``python3.12``, ``python3``)."""
+    for folder in ("lib", "lib64"):
+        try:
+            found = [entry for entry in os.listdir(f"{base}/{folder}") if entry.startswith("python3.")]
+        except OSError:
+            continue
+        found = [entry for entry in found if os.path.exists(f"{base}/{folder}/{entry}/os.py")]
+        if name in found:
+            return f"{base}/{folder}/{name}"
+        if len(found) == 1:
+            return f"{base}/{folder}/{found[0]}"
+    message = f"--python: no standard library of {name} in {base}/lib: name the interpreter itself, e.g. python3.12"
+    raise LaunchError(message)
+
+
+def _sees_system_site(prefix: str) -> bool:
+    """Tell whether a virtual environment includes the system's site-packages (pyvenv.cfg)."""
+    try:
+        with open(f"{prefix}/pyvenv.cfg", encoding="utf-8", errors="replace") as file:
+            lines = file.read().lower().split("\n")
+    except OSError:
+        return False
+    return any(line.replace(" ", "") == "include-system-site-packages=true" for line in lines)
+
+
+def _user_sites(version: str = f"python3.{sys.version_info[1]}") -> tuple[str, ...]:
+    """Return the user's own site-packages folders, by HOME and by the user database, whether they exist or not."""
+    homes = [os.environ.get("HOME", "")]
+    try:
+        import pwd
+
+        homes.append(pwd.getpwuid(os.getuid()).pw_dir)
+    except (ImportError, KeyError):
+        pass
+    bases = [f"{home}/.local" for home in homes if home[:1] == "/"]
+    base = os.environ.get("PYTHONUSERBASE", "")
+    if base[:1] == "/":
+        bases.append(base)
+    return tuple(dict.fromkeys(os.path.normpath(f"{base}/lib/{version}/site-packages") for base in bases))

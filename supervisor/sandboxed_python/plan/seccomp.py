@@ -1,9 +1,8 @@
-"""Seccomp filters: which one a policy needs, loading the shipped one, compiling it.
+"""Compiling the seccomp filters, from the table in ``plan.syscalls`` and the parts that are notified.
 
-Runs in: supervisor. The first part is on the hot path and imports nothing: a policy's filters are found by name in the
-package data (``filters/<machine>/<name>.bpf``, raw ``struct sock_filter`` arrays). The second part compiles them from
-the table in ``plan.syscalls``, by libseccomp through pyseccomp, whose import alone costs 30 ms; it runs in
-``scripts/compile-filters``, in the tests, and where no filter is shipped for a combination.
+Runs in: supervisor, but hardly ever: ``scripts/compile-filters`` compiles what is shipped, ``plan.filters`` loads it,
+and only what isn't shipped is compiled at a start. libseccomp compiles, through pyseccomp, whose import alone costs
+30 ms.
 
 A policy has up to two filters. The **static** one is the allow-list. The **notifying** one sends chosen calls to the
 supervisor and lets all others pass. The kernel takes the strictest answer of all filters (an errno outranks a
@@ -21,7 +20,7 @@ from errno import ENOSYS, EPERM
 
 from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.plan.filters import EXEC, BASE, NOTIFY, SCOPES, notify_variant, variant
+from sandboxed_python.plan.filters import BASE, EXEC, NOTIFY, SCOPES, notify_variant, variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +70,6 @@ PART_REASONS = {
     "thread": "the first thread closes the door of map for good, for two threads could swap the descriptor",
 }
 
-
-# --- Compiling --------------------------------------------------------------------------------------------------------
 
 # What is shipped: every static variant, and every combination of these parts of the notifying filter.
 SHIPPED_PARTS = ("map", "thread", "exec")

@@ -1,0 +1,288 @@
+"""Unix sockets by path: socket, connect, bind, getsockname, sendto.
+
+Runs in: supervisor. Neither a check of the address followed by CONTINUE is sound (a thread can swap the memory and the
+descriptor), nor can the supervisor take the caller's own socket (Docker's default profile forbids pidfd_getfd(2)). So no
+confined task ever has a Unix socket that the kernel would connect:
+
+- socket(AF_UNIX) is answered with one end of a connected pair, whose other end is closed: connect(2) on it is EISCONN.
+- connect(2) to a path or name is made here, with a new socket, to what was resolved and judged, and the connected socket
+  is put into the place of the caller's.
+- bind(2) is made here likewise, and the new socket listens at once: connect(2) on that is EINVAL.
+- Datagram sockets, which can send anywhere at any time, are never handed out; see ``datagrams``.
+
+What remains are sockets of other families, and whatever the kernel reads when such a call is let through, it can only
+reach what Landlock and the static filter leave to them. A thread that swaps descriptors meanwhile loses its own one.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from sandboxed_python.broker import datagrams
+from sandboxed_python.broker.calls_names import with_mask
+from sandboxed_python.broker.judge import permits, permits_path
+from sandboxed_python.broker.later import later
+from sandboxed_python.broker.paths import find, find_entry
+from sandboxed_python.broker.remote import inside, status_flags
+from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, Answer, failure, int32
+from sandboxed_python.kernel import notify, uapi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandboxed_python.broker.request import Handler, Request
+
+_CWD = uapi.AT_FDCWD & 0xFFFFFFFF
+_NONBLOCK = os.O_NONBLOCK  # SOCK_NONBLOCK is the same bit
+_STREAMS = (uapi.SOCK_STREAM, uapi.SOCK_SEQPACKET)
+_BACKLOG = 128
+_REMEMBERED = 65536  # sockets; the oldest are forgotten, and a connect to a path fails on them
+
+
+def socket_inode(request: Request, descriptor: int) -> int:
+    """Return the inode of one of the caller's sockets, -1 if the descriptor is none."""
+    try:
+        text = os.readlink(f"/proc/{request.task}/fd/{int32(descriptor)}")
+    except OSError:
+        return -1
+    return int(text[8:-1]) if text.startswith("socket:[") else -1
+
+
+def socket(request: Request) -> Answer:
+    """socket(2) of AF_UNIX: a socket that is of no use before connect or bind. Only registers decide."""
+    family, kind, protocol = (int32(register) for register in request.arguments[:3])
+    if family != uapi.AF_UNIX:
+        return CONTINUE
+    flags = kind & ~uapi.SOCK_TYPE_MASK
+    kind &= uapi.SOCK_TYPE_MASK
+    if flags & ~(uapi.SOCK_CLOEXEC | _NONBLOCK):
+        return failure(errno.EINVAL)
+    if protocol not in (0, uapi.AF_UNIX):
+        return failure(errno.EPROTONOSUPPORT)
+    context = request.context
+    if kind == uapi.SOCK_DGRAM:
+        mine = datagrams.open_one(context)
+    elif kind in _STREAMS:
+        mine, other = _socket.socketpair(_socket.AF_UNIX, kind)
+        other.close()
+        if len(context.sockets) >= _REMEMBERED:
+            context.sockets.pop(next(iter(context.sockets)))
+        context.sockets[os.fstat(mine.fileno()).st_ino] = kind
+    else:
+        return failure(errno.ESOCKTNOSUPPORT)
+    mine.setblocking(not flags & _NONBLOCK)
+    return Answer(Answer.DESCRIPTOR, descriptor=mine.detach(), close_on_exec=bool(flags & uapi.SOCK_CLOEXEC))
+
+
+def read_address(request: Request, address: int, length: int) -> bytes | None:
+    """Read a socket address that names a Unix socket: what follows the family; None for any other address.
+
+    Raises:
+        OSError: ``EFAULT``.
+    """
+    length = int32(length)
+    if not 2 <= length <= uapi.SIZEOF_SOCKADDR_UN:
+        return None
+    raw = request.read_memory(address, length)
+    if int.from_bytes(raw[:2], "little") != uapi.AF_UNIX:
+        return None
+    name = raw[2:]
+    return name if name[:1] == b"\0" else name.partition(b"\0")[0]
+
+
+def connect(request: Request) -> Answer:
+    """connect(2). Not to a Unix socket, or not with one of ours: left to the kernel; see the module."""
+    descriptor, address, length = request.arguments[:3]
+    name = read_address(request, address, length)
+    if name is None:
+        return CONTINUE
+    inode = socket_inode(request, descriptor)
+    kind = request.context.sockets.get(inode)
+    if kind is None:
+        sender = request.context.datagrams.get(inode)
+        return CONTINUE if sender is None else _connect_datagrams(request, sender, name)
+    if not name:
+        return failure(errno.EINVAL)
+    flags = status_flags(request, int32(descriptor))
+    if name[:1] == b"\0":
+        if name not in request.context.abstract:
+            return failure(errno.EPERM)  # outside of the sandbox, as Landlock's scope answers
+        return _connect(request, descriptor, flags, kind, name, -1)
+    request.resource = name
+    place = find(request, _CWD, name)
+    keep = False
+    try:
+        if not permits(request, place):
+            return DENIED
+        request.confirm()
+        answer = _connect(request, descriptor, flags, kind, notify.by_descriptor(place.descriptor), place.descriptor)
+        keep = answer.kind == Answer.NOTHING
+        return answer
+    finally:
+        if not keep:
+            place.close()
+
+
+def _connect(request: Request, descriptor: int, flags: int, kind: int, name: bytes, held: int) -> Answer:  # noqa: PLR0913
+    """Connect a new socket; ``held`` is a descriptor that must stay open until that is done, or -1."""
+    mine = _socket.socket(_socket.AF_UNIX, kind)
+    mine.setblocking(False)
+
+    def connected() -> Answer:
+        if name[:1] == b"\0" and not _served_inside(request, mine):
+            mine.close()
+            return failure(errno.EPERM)
+        mine.setblocking(not flags & _NONBLOCK)
+        replace = int32(descriptor)
+        cloexec = bool(flags & os.O_CLOEXEC)
+        return Answer(Answer.DESCRIPTOR, descriptor=mine.detach(), close_on_exec=cloexec, replace=replace)
+
+    def wait() -> Answer:
+        try:
+            mine.setblocking(True)  # noqa: FBT003
+            mine.connect(name)
+            return connected()
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            if held >= 0:
+                os.close(held)
+
+    try:
+        mine.connect(name)
+    except BlockingIOError:
+        if flags & _NONBLOCK:
+            mine.close()
+            return failure(errno.EAGAIN)
+        answer = later(request, wait)
+        if answer is DENIED:
+            mine.close()
+        return answer
+    except BaseException:
+        mine.close()
+        raise
+    return connected()
+
+
+def _served_inside(request: Request, mine: _socket.socket) -> bool:
+    """Tell whether the peer that listens is of this sandbox; we are, for the sockets that were bound here."""
+    credentials = mine.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    peer = int.from_bytes(credentials[:4], "little")
+    return peer == os.getpid() or inside(request, peer)
+
+
+def _connect_datagrams(request: Request, sender: datagrams.Sender, name: bytes) -> Answer:
+    if not name or name[:1] == b"\0":
+        return failure(errno.EPERM if name else errno.EINVAL)
+    request.resource = name
+    place = find(request, _CWD, name)
+    try:
+        if not permits(request, place):
+            return DENIED
+        request.confirm()
+        sender.connect(notify.by_descriptor(place.descriptor))
+        return DONE
+    finally:
+        place.close()
+
+
+def bind(request: Request) -> Answer:
+    """bind(2). Not to a Unix socket's name, or not with one of ours: left to the kernel; see the module."""
+    descriptor, address, length = request.arguments[:3]
+    name = read_address(request, address, length)
+    if name is None:
+        return CONTINUE
+    inode = socket_inode(request, descriptor)
+    kind = request.context.sockets.get(inode)
+    if kind is None:
+        # Datagrams are only sent; for everything else Landlock decides whether a socket file may be made.
+        return DENIED if inode in request.context.datagrams else CONTINUE
+    flags = status_flags(request, int32(descriptor))
+    mine = _socket.socket(_socket.AF_UNIX, kind)
+    try:
+        if name[:1] in (b"", b"\0"):
+            mine.bind(name)
+            request.context.abstract.add(_own_name(mine))
+        else:
+            answer = _bind_path(request, mine, name)
+            if answer is not DONE:
+                return answer
+        mine.listen(_BACKLOG)
+        mine.setblocking(not flags & _NONBLOCK)
+        number = mine.detach()
+    finally:
+        mine.close()
+    cloexec = bool(flags & os.O_CLOEXEC)
+    return Answer(Answer.DESCRIPTOR, descriptor=number, close_on_exec=cloexec, replace=int32(descriptor))
+
+
+def _own_name(mine: _socket.socket) -> bytes:
+    name = mine.getsockname()
+    return name if isinstance(name, bytes) else b""
+
+
+def _bind_path(request: Request, mine: _socket.socket, name: bytes) -> Answer:
+    request.resource = name
+    entry = find_entry(request, _CWD, name)
+    try:
+        if not permits_path(request, entry.path):
+            return DENIED
+        request.confirm()
+        if entry.name == b"/":
+            return failure(errno.EADDRINUSE)
+        path = notify.by_descriptor(entry.folder) + b"/" + entry.name
+        try:
+            with_mask(request, lambda: mine.bind(path))
+        except FileExistsError:
+            return failure(errno.EADDRINUSE)
+        request.context.bound[os.fstat(mine.fileno()).st_ino] = name
+        return DONE
+    finally:
+        entry.close()
+
+
+def getsockname(request: Request) -> Answer:
+    """getsockname(2): the name that the caller gave, for what was bound here. Nothing is decided by it."""
+    descriptor, address, length_at = request.arguments[:3]
+    name = request.context.bound.get(socket_inode(request, descriptor))
+    if name is None:
+        return CONTINUE
+    room = int32(int.from_bytes(request.read_memory(length_at, 4), "little"))
+    if room < 0:
+        return failure(errno.EINVAL)
+    raw = uapi.AF_UNIX.to_bytes(2, "little") + name + b"\0"
+    request.write_bytes(address, raw[:room])
+    request.write_bytes(length_at, len(raw).to_bytes(4, "little"))
+    return DONE
+
+
+def sendto(request: Request) -> Answer:
+    """sendto(2) with an address: made here for datagrams to a path, else left to the kernel; see the module."""
+    descriptor, data, size, _flags, address, length = request.arguments[:6]
+    sender = request.context.datagrams.get(socket_inode(request, descriptor)) if address else None
+    if sender is None:
+        return CONTINUE
+    name = read_address(request, address, length)
+    if not name or name[:1] == b"\0":
+        return failure(errno.EPERM if name else errno.EINVAL)
+    if size > datagrams.LARGEST:
+        return failure(errno.EMSGSIZE)
+    message = request.read_memory(data, size)
+    request.needs = ("write",)
+    request.resource = name
+    place = find(request, _CWD, name)
+    try:
+        if not permits(request, place):
+            return DENIED
+        request.confirm()
+        sender.send(message, notify.by_descriptor(place.descriptor))
+        return Answer(value=size)
+    finally:
+        place.close()
+
+
+HANDLERS: dict[str, Handler] = {
+    "socket": socket, "connect": connect, "bind": bind, "getsockname": getsockname, "sendto": sendto,
+}  # fmt: skip

@@ -1,0 +1,145 @@
+"""What no grant may reach: the kernel's trees, the supervisor's own process, and the code that it runs.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandboxed_python.errors import PolicyError
+from sandboxed_python.plan.implicit import LIBRARY_TREES
+from sandboxed_python.plan.landlock import within
+from sandboxed_python.policy.model import KERNEL_TREES, is_broad
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandboxed_python.plan.runtime import Runtime
+    from sandboxed_python.policy.model import Policy
+    from sandboxed_python.policy.patterns import Grant
+
+# What a literal write grant may name below /dev; /proc and /sys have nothing of the kind.
+GRANTABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/shm")  # noqa: S108
+# Names that mean whoever asks.
+OWN_PROCESS = (
+    "/proc/self",
+    "/proc/thread-self",
+    "/dev/fd",
+    "/dev/stdin",
+    "/dev/stdout",
+    "/dev/stderr",
+)
+# What the loader runs, or takes its orders from, in every program.
+LOADER_FILES = ("/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
+# File systems whose files are the kernel's own doors, wherever they are mounted (proc_pid_mountinfo(5)).
+KERNEL_FILE_SYSTEMS = frozenset(
+    (
+        "proc", "sysfs", "devtmpfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
+        "efivarfs", "pstore", "binfmt_misc", "selinuxfs", "fusectl", "nsfs", "resctrl",
+    )
+)  # fmt: skip
+
+
+def mounts() -> tuple[str, ...]:
+    """Return where kernel file systems are mounted outside of ``KERNEL_TREES``."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            lines = file.read().split(b"\n")
+    except OSError:
+        return ()
+    found: list[str] = []
+    for line in lines:
+        head, dash, tail = line.partition(b" - ")
+        if not dash or os.fsdecode(tail.split(b" ", 1)[0]) not in KERNEL_FILE_SYSTEMS:
+            continue
+        # Blanks and backslashes are octal escapes there.
+        place = os.fsdecode(
+            head.split(b" ")[4].decode("latin-1").encode("latin-1").decode("unicode_escape").encode("latin-1")
+        )
+        if not any(within(place, tree) for tree in KERNEL_TREES):
+            found.append(place)
+    return tuple(found)
+
+
+class Protection:
+    """What write grants may not reach on this machine."""
+
+    def __init__(self, runtimes: tuple[Runtime, ...], mounted: Callable[[], tuple[str, ...]] = mounts) -> None:
+        """Protect what these interpreters run: the supervisor's, and the program's if it is another one."""
+        self.runtimes = runtimes
+        self.mounted = mounted
+
+    def check(self, policy: Policy) -> None:
+        """Refuse grants that mean another process than the program, and write grants that would undo the sandbox.
+
+        Raises:
+            PolicyError: the message names the flag, the path and what it covers.
+        """
+        for grant in (*policy.read, *policy.write):
+            own = (*OWN_PROCESS, f"/proc/{os.getpid()}")
+            if any(within(path, name) for path in grant.paths for name in own):
+                message = f"{grant.origin}: {grant.text!r} is refused: here it means the supervisor, not the program"
+                raise PolicyError(message)
+        narrow = [grant for grant in policy.write if not is_broad(grant)]  # the broad ones leave all this out
+        if not narrow:
+            return
+        kernel = self.mounted()
+        files = () if policy.writable_runtime else self._files()
+        for grant in narrow:
+            for path in grant.paths:
+                self._check(grant, path, kernel, files)
+
+    def left_out(self, policy: Policy, implicit: tuple[Grant, ...]) -> tuple[str, ...]:
+        """Return what a write grant of everything leaves out besides ``KERNEL_TREES``.
+
+        Args:
+            policy: what the user granted.
+            implicit: the read grants that come without a flag: what the interpreter is made of.
+        """
+        if not any(is_broad(grant) for grant in policy.write):
+            return ()
+        if policy.writable_runtime:
+            return self.mounted()
+        own = [path for grant in implicit if grant.reason != "the entry script" for path in grant.paths]
+        return tuple(dict.fromkeys([*own, *self._files(), *self.mounted()]))
+
+    def _files(self) -> tuple[str, ...]:
+        found = [path for runtime in self.runtimes for path in runtime.files]
+        found += [os.path.realpath(tree) for tree in LIBRARY_TREES]
+        return tuple(dict.fromkeys([*found, *LOADER_FILES]))
+
+    @staticmethod
+    def _check(grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
+        tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
+        if tree and not _harmless(grant.kind, path):
+            message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
+            raise PolicyError(message)
+        covered = next((place for place in kernel if _touches(grant.kind, path, place)), None)
+        if covered:
+            message = (
+                f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, where a kernel file system is mounted"
+            )
+            raise PolicyError(message)
+        covered = next((own for own in files if _touches(grant.kind, path, own)), None)
+        if covered:
+            message = (
+                f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
+                "the next time; grant a narrower path, or pass --allow-writable-runtime"
+            )
+            raise PolicyError(message)
+
+
+def _harmless(kind: str, path: str) -> bool:
+    if kind == "prefix":  # /dev/null* is /dev/nullb0, too
+        return any(path.startswith(device + "/") for device in GRANTABLE_DEVICES)
+    return any(within(path, device) for device in GRANTABLE_DEVICES)
+
+
+def _touches(kind: str, granted: str, own: str) -> bool:
+    if kind == "prefix":
+        return own.startswith(granted) or within(granted, own)
+    if kind == "path":
+        return within(granted, own)
+    return within(own, granted) or within(granted, own)

@@ -1,0 +1,578 @@
+"""The program sees a Python that looks untouched: everything is compared with plain python on the same interpreter."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.launch.plain import confined, plain, plain_python, same
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.support import Need
+
+# The way in which a program starts: in a fork of the supervisor's interpreter, or in one that is exec'ed.
+WAYS = pytest.mark.parametrize("option", [(), ("-Wdefault",)], ids=["fork", "exec"])
+Option = tuple[str, ...]
+
+
+@pytest.fixture(autouse=True)
+def _needs(needs: Need) -> None:
+    needs()
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> str:
+    return os.path.realpath(tmp_path)
+
+
+def write(folder: str, name: str, text: str) -> str:
+    path = f"{folder}/{name}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+# What the program is told
+
+FACTS = """
+import sys
+print(sys.argv, sys.orig_argv, sys.path, sys.executable, sys.prefix, sys.exec_prefix, sys.base_prefix, sep="\\n")
+print(sys.flags, sys.warnoptions, sys._xoptions, sys.dont_write_bytecode, sys.pycache_prefix, sep="\\n")
+"""
+MAIN = """
+import sys
+main = sys.modules["__main__"]
+print(type(main), main.__name__, main.__doc__, main.__package__, main.__spec__)
+print(type(main.__loader__) if not isinstance(main.__loader__, type) else main.__loader__)
+print(sorted(vars(main)), getattr(main, "__file__", None), getattr(main, "__cached__", None))
+print(main.__builtins__, main.__dict__ is globals(), __name__)
+"""
+MODULES = """
+import sys
+print(sorted(sys.modules))
+print([name for name in sys.modules if "sandbox" in name], [path for path in sys.path if "sandboxed_python" in path])
+"""
+STATE = """
+import sys, signal, gc, threading, warnings, os, locale
+print(sys.excepthook is sys.__excepthook__, sys.displayhook is sys.__displayhook__, sys.getrecursionlimit())
+print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile())
+print(threading.active_count(), threading.main_thread().ident == threading.get_ident(), warnings.filters == warnings.filters)
+print([(int(n), str(signal.getsignal(n))) for n in sorted(signal.valid_signals())], signal.pthread_sigmask(0, []))
+for stream in (sys.stdin, sys.stdout, sys.stderr):
+    print(stream.name, stream.mode, stream.encoding, stream.errors, stream.newlines, stream.line_buffering, stream.write_through,
+          stream.fileno(), stream.isatty(), stream is getattr(sys, "__" + stream.name.strip("<>") + "__"))
+print(os.getpgrp() == os.getpid(), os.getsid(0) == os.getpid(), os.umask(0o22), sorted(os.environ.items()))
+print(sys.getfilesystemencoding(), sys.getdefaultencoding(), locale.setlocale(locale.LC_ALL), sys.path_hooks, sys.meta_path)
+print(sys.stdout.buffer.raw.closefd, [f for f in range(0, 50) if os.path.exists(f"/dev/fd/{f}")] and 0)
+"""
+
+
+@WAYS
+@pytest.mark.parametrize("source", [FACTS, MAIN, MODULES], ids=["facts", "main", "modules"])
+@pytest.mark.parametrize("kind", ["script", "code", "module", "stdin", "dash", "folder", "zip", "package"])
+def test_what_a_program_is_told(folder: str, option: Option, source: str, kind: str) -> None:
+    write(folder, "job.py", source)
+    write(folder, "app/__main__.py", source)
+    write(folder, "pack/__init__.py", "")
+    write(folder, "pack/__main__.py", source)
+    with zipfile.ZipFile(f"{folder}/app.zip", "w") as file:
+        file.writestr("__main__.py", source)
+    words = {
+        "script": ["job.py"],
+        "code": ["-c", source],
+        "module": ["-m", "job"],
+        "stdin": [],
+        "dash": ["-"],
+        "folder": ["app"],
+        "zip": ["app.zip"],
+        "package": ["-m", "pack"],
+    }[kind]
+    text = source if kind in ("stdin", "dash") else None
+    arguments = ["a b", "--permission", "-x"] if kind != "stdin" else []
+    ended = same(*option, *words, *arguments, cwd=folder, grants=[f"--allow-fs-read={folder}"], stdin=text)
+    assert ended.code == 0, ended.said
+    assert ended.stdout
+
+
+@WAYS
+def test_the_state_of_the_interpreter(folder: str, option: Option) -> None:
+    program = write(folder, "job.py", STATE)
+    ended = same(*option, program, grants=["--allow-fs-metadata"], stdin="x")
+    assert ended.code == 0, ended.said
+
+
+def test_annotations_and_doc_of_main(folder: str) -> None:
+    program = write(folder, "job.py", '"""Doc."""\nx: int = 1\nprint(__doc__, __annotations__)\nimport typing\n')
+    assert same(program).code == 0
+
+
+@WAYS
+@pytest.mark.parametrize("path", ["job.py", "./job.py", "sub/../job.py", "sub//link.py", "absolute", "linked/job.py"])
+def test_the_scripts_folder_is_first_on_the_path(folder: str, option: Option, path: str) -> None:
+    os.makedirs(f"{folder}/sub")
+    write(folder, "job.py", "import sys, beside; print(sys.path[0], __file__, sys.argv, beside.x)")
+    write(folder, "beside.py", "x = 1")
+    os.symlink("../job.py", f"{folder}/sub/link.py")
+    os.symlink(folder, f"{folder}/sub/here")
+    os.symlink(".", f"{folder}/linked")
+    word = f"{folder}/job.py" if path == "absolute" else path
+    ended = same(*option, word, cwd=folder, grants=[f"--allow-fs-read={folder}"])
+    assert ended.code == 0, ended.said
+
+
+@pytest.mark.parametrize("option", ["-I", "-P", "-E", "-s", "-S", "-B", "-O", "-OO", "-u", "-v", "-d", "-b", "-bb", "-q"])
+def test_pythons_options(folder: str, option: str) -> None:
+    if option == "-P" and sys.version_info < (3, 11):
+        pytest.skip("needs Python 3.11, which has -P; found an older one")
+    program = write(folder, "job.py", FACTS + "\nassert 0 or __debug__ is False or True\nprint(__debug__)")
+    expected = plain(option, program, "x")
+    found = confined(option, program, "x")
+    assert (found.code, found.stdout) == (expected.code, expected.stdout)
+    assert option == "-v" or found.stderr == expected.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-W", "error", "-c", "import warnings; warnings.warn('w')"],
+        ["-Wignore", "-c", "import warnings; warnings.warn('w'); print(warnings.filters[0])"],
+        ["-X", "dev", "-c", "import sys; print(sys.flags.dev_mode, sys.warnoptions)"],
+        ["-X", "utf8=0", "-c", "import sys; print(sys.flags.utf8_mode, sys._xoptions)"],
+        ["-X", "faulthandler", "-c", "import faulthandler; print(faulthandler.is_enabled())"],
+        ["-X", "importtime=0", "-c", "print(1)"],
+        ["-X", "tracemalloc=3", "-c", "import tracemalloc; print(tracemalloc.get_traceback_limit())"],
+        ["-OO", "-c", "def f():\n 'doc'\nassert False\nprint(f.__doc__)"],
+        ["-Ic", "import sys; print(sys.flags.isolated, sys.path[:1])"],
+        ["-bb", "-c", "print(b'' == '')"],
+        ["--check-hash-based-pycs", "always", "-c", "print(1)"],
+        ["-u", "-c", "import sys; print(sys.stdout.write_through, sys.stdout.line_buffering)"],
+        ["-x", "SKIP"],
+    ],
+)
+def test_pythons_options_with_effects(folder: str, options: list[str]) -> None:
+    if options == ["-x", "SKIP"]:
+        options = ["-x", write(folder, "job.py", "this is no python\nprint('second line')\n")]
+    same(*options)
+
+
+@WAYS
+def test_environment_variables_that_load_nothing(folder: str, option: Option) -> None:
+    program = write(folder, "job.py", FACTS + STATE.replace("print(os.getpgrp()", "0 and (0")) if False else write(
+        folder, "job.py", FACTS
+    )
+    for name, value in (
+        ("PYTHONUNBUFFERED", "1"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONUTF8", "1"),
+        ("PYTHONIOENCODING", "latin-1"),
+        ("PYTHONNOUSERSITE", "1"),
+        ("PYTHONFAULTHANDLER", "1"),
+        ("PYTHONSAFEPATH", "1"),
+    ):
+        same(*option, program, env={name: value})
+
+
+# Exit codes
+
+EXITS = [
+    ("", 0),
+    ("import sys; sys.exit()", 0),
+    ("import sys; sys.exit(None)", 0),
+    ("import sys; sys.exit(0)", 0),
+    ("import sys; sys.exit(3)", 3),
+    ("import sys; sys.exit(256 + 7)", 7),
+    ("import sys; sys.exit(-1)", 255),
+    ("import sys; sys.exit(2**70)", 255),
+    ("import sys; sys.exit(True)", 1),
+    ("import sys; sys.exit(False)", 0),
+    ("import sys; sys.exit('text')", 1),
+    ("import sys; sys.exit('t\\udcffxt')", 1),
+    ("import sys; sys.exit((1, 2))", 1),
+    ("raise SystemExit(4)", 4),
+    ("raise SystemExit", 0),
+    ("import os; os._exit(5)", 5),
+    ("import sys\ntry:\n 1/0\nfinally:\n sys.exit(6)", 6),
+    ("import builtins; exit(8)", 8),
+    ("quit()", 0),
+]
+
+
+@WAYS
+@pytest.mark.parametrize(("source", "code"), EXITS)
+def test_exit_codes(option: Option, source: str, code: int) -> None:
+    assert same(*option, "-c", source).code == code
+
+
+# Uncaught exceptions
+
+FAILURES = {
+    "raised": "def f(x):\n    return 1 / x\n\ndef g():\n    f(0)\n\ng()\n",
+    "chained": "try:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('outer') from e\n",
+    "in context": "try:\n    {}['k']\nexcept KeyError:\n    raise ValueError('outer')\n",
+    "suppressed": "try:\n    {}['k']\nexcept KeyError:\n    raise ValueError('outer') from None\n",
+    "multi-line": "raise ValueError(\n    'a'\n    'b\\nc'\n)\n",
+    "base": "raise BaseException('b')\n",
+    "generator": "raise GeneratorExit\n",
+    "interrupt": "raise KeyboardInterrupt\n",
+    "interrupt text": "raise KeyboardInterrupt('why')\n",
+    "own class": "class E(Exception):\n    def __str__(self):\n        return 'own'\nraise E\n",
+    "bad str": "class E(Exception):\n    def __str__(self):\n        return 1 / 0\nraise E\n",
+    "syntax": "x = (1,\nprint('never'\n",
+    "indent": "if 1:\nx = 1\n",
+    "tab": "if 1:\n\tx\n        y\n",
+    "from eval": "eval('1 +')\n",
+    "from exec": "exec('1/0')\n",
+    "compiled": "exec(compile('\\n\\n1/0', 'elsewhere.py', 'exec'))\n",
+    "recursion": "import sys\nsys.setrecursionlimit(60)\ndef f():\n    f()\nf()\n",
+    "name": "foo = 1\nfooo\n",
+    "attribute": "import os\nos.paht\n",
+    "import": "import no_such_module\n",
+    "import from": "from os import no_such_name\n",
+    "unicode": "raise ValueError('\\u20ac \\udcff')\n",
+    "assertion": "assert 1 == 2, 'why'\n",
+    "null": "x = '\\0'\nraise ValueError(x)\n",
+    "memory": "x = 'a' * (1 << 60)\n",
+    "os": "open('')\n",
+    "lambda": "(lambda: [1 for _ in [1] if 1/0])()\n",
+    "decorated": "def d(f):\n    return f()\n@d\ndef g():\n    raise ValueError\n",
+    "thrown in with": "class C:\n    def __enter__(self): pass\n    def __exit__(self, *a): raise KeyError(1)\nwith C():\n    1/0\n",
+    "in import": "import broken\n",
+    "syntax in import": "import unparsable\n",
+    "exit in import": "import exiting\n",
+}
+if sys.version_info >= (3, 11):
+    FAILURES["group"] = "raise ExceptionGroup('g', [ValueError(1), TypeError(2)])\n"
+    FAILURES["note"] = "e = ValueError(1)\ne.add_note('a note')\nraise e\n"
+
+
+@WAYS
+@pytest.mark.parametrize("name", FAILURES)
+def test_uncaught_exceptions_look_the_same(folder: str, option: Option, name: str) -> None:
+    write(folder, "broken.py", "def f():\n    1 / 0\nf()\n")
+    write(folder, "unparsable.py", "def f(:\n    pass\n")
+    write(folder, "exiting.py", "raise SystemExit(11)\n")
+    write(folder, "job.py", FAILURES[name])
+    ended = same(*option, "job.py", cwd=folder, grants=[f"--allow-fs-read={folder}"])
+    assert ended.code != 0
+
+
+@pytest.mark.parametrize("name", ["raised", "syntax", "chained", "interrupt", "syntax in import", "in import"])
+@pytest.mark.parametrize("kind", ["code", "module", "stdin", "folder", "zip"])
+def test_uncaught_exceptions_of_every_target(folder: str, name: str, kind: str) -> None:
+    source = FAILURES[name]
+    write(folder, "broken.py", "def f():\n    1 / 0\nf()\n")
+    write(folder, "unparsable.py", "def f(:\n    pass\n")
+    write(folder, "job.py", source)
+    write(folder, "app/__main__.py", source)
+    with zipfile.ZipFile(f"{folder}/app.zip", "w") as file:
+        file.writestr("__main__.py", source)
+    words = {"code": ["-c", source], "module": ["-m", "job"], "stdin": [], "folder": ["app"], "zip": ["app.zip"]}[kind]
+    text = source if kind == "stdin" else None
+    ended = same(*words, cwd=folder, grants=[f"--allow-fs-read={folder}"], stdin=text)
+    assert ended.code != 0
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "lambda *a: print('mine', a[0].__name__, a[2] is not None)",
+        "lambda *a: 1/0",
+        "lambda *a: sys.exit(21)",
+        "None",
+        "lambda: None",
+    ],
+)
+@pytest.mark.parametrize("error", ["ValueError(1)", "KeyboardInterrupt", "SystemExit(5)"])
+def test_a_replaced_excepthook(option: Option, hook: str, error: str) -> None:
+    same(*option, "-c", f"import sys\nsys.excepthook = {hook}\nraise {error}\n")
+
+
+@WAYS
+def test_a_missing_excepthook(option: Option) -> None:
+    same(*option, "-c", "import sys\ndel sys.excepthook\nraise ValueError(1)\n")
+
+
+def test_what_sys_remembers_of_the_last_exception(folder: str) -> None:
+    program = write(
+        folder,
+        "job.py",
+        "import atexit, sys, traceback\n"
+        "atexit.register(lambda: print(sys.last_type, sys.last_value, [f.name for f in traceback.extract_tb(sys.last_traceback)],"
+        " getattr(sys, 'last_exc', None)))\n"
+        "def f():\n    1 / 0\nf()\n",
+    )
+    assert same(program).code == 1
+
+
+def test_stderr_that_is_gone(folder: str) -> None:
+    program = write(folder, "job.py", "import sys\nsys.stderr.close()\n1/0\n")
+    same(program)
+    program = write(folder, "none.py", "import sys\nsys.stderr = None\n1/0\n")
+    same(program)
+
+
+def test_tracebacks_inside_the_program_have_no_frames_of_ours(folder: str) -> None:
+    program = write(
+        folder,
+        "job.py",
+        "import inspect, sys, traceback\n"
+        "def f():\n"
+        "    frame, names = sys._getframe(), []\n"
+        "    while frame is not None:\n"
+        "        names.append(frame.f_code.co_name)\n"
+        "        frame = frame.f_back\n"
+        "    return names[:2]\n"
+        "print(f())\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    print(traceback.format_exc())\n",
+    )
+    assert same(program).code == 0
+
+
+# Targets that are not there
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["none.py"],
+        ["./none.py", "x"],
+        ["/none/none.py"],
+        [""],
+        ["job.py/x"],
+        ["-m", "no_such_module"],
+        ["-m", "no.such"],
+        ["-m", "json"],
+        ["-m", "os.path.x"],
+        ["-m", "job.py"],
+        ["-m", ""],
+        ["-m", "__main__"],
+        ["empty"],
+        ["empty.zip"],
+        ["-m", "pack"],
+        ["-m", "broken"],
+    ],
+    ids=" ".join,
+)
+def test_targets_that_cannot_run(folder: str, option: Option, words: list[str]) -> None:
+    write(folder, "job.py", "print('job')")
+    os.mkdir(f"{folder}/empty")
+    write(folder, "pack/__init__.py", "print('init')")
+    write(folder, "broken/__init__.py", "1/0")
+    write(folder, "broken/__main__.py", "")
+    with zipfile.ZipFile(f"{folder}/empty.zip", "w"):
+        pass
+    ended = same(*option, *words, cwd=folder, grants=[f"--allow-fs-read={folder}", "--allow-fs-metadata"])
+    assert ended.code != 0
+
+
+def test_a_script_that_cannot_be_read_by_its_mode(folder: str) -> None:
+    program = write(folder, "job.py", "print(1)")
+    os.chmod(program, 0)
+    same(program)
+
+
+def test_a_script_that_is_no_file(folder: str) -> None:
+    os.mkfifo(f"{folder}/pipe")
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "for i in 1 2; do echo 'print(7)' > pipe; done"], os.environ) if False else 0
+    assert pid == 0
+    program = write(folder, "latin.py", "# coding: latin-1\nprint(ascii('\xe9'))\n")
+    same(program)
+    with open(f"{folder}/bom.py", "wb") as file:
+        file.write(b"\xef\xbb\xbfprint('bom')\r\nprint(__file__[-6:])\r\n")
+    same(f"{folder}/bom.py")
+    with open(f"{folder}/bad.py", "wb") as file:
+        file.write(b"print('\xff')\n")
+    assert same("bad.py", cwd=folder).code == 1
+    with open(f"{folder}/nul.py", "wb") as file:
+        file.write(b"print(1)\0\n")
+    same("nul.py", cwd=folder)
+    with open(f"{folder}/\udcff.py", "wb") as file:
+        file.write(b"import sys; print(ascii(sys.argv), ascii(__file__))")
+    assert same("\udcff.py", "\udcfe", cwd=folder).code == 0
+
+
+# More targets
+
+
+@WAYS
+def test_standard_modules_run(folder: str, option: Option) -> None:
+    same(*option, "-m", "http.server", "--help")
+    same(*option, "-m", "json.tool", "--sort-keys", stdin='{"b": 1, "a": 2}')
+    same(*option, "-m", "calendar", "2024", "2")
+    same(*option, "-m", "this")
+    same(*option, "-m", "timeit", "-n1", "-r1", "-h")
+    same(*option, "-m", "pydoc", "-h")
+
+
+@WAYS
+def test_a_module_in_a_package_with_relative_imports(folder: str, option: Option) -> None:
+    write(folder, "pack/__init__.py", "print(__name__)")
+    write(folder, "pack/data.py", "x = 5")
+    write(folder, "pack/tool.py", "from .data import x\nfrom . import data\nprint(x, __package__, __spec__.name, __file__)")
+    assert same(*option, "-m", "pack.tool", cwd=folder, grants=["--allow-fs-read=."]).code == 0
+
+
+@WAYS
+def test_a_compiled_script(folder: str, option: Option) -> None:
+    import subprocess
+
+    source = write(folder, "job.py", "import sys\nprint(__file__, __cached__, type(__loader__), sys.argv)\n1/0\n")
+    compiled = f"{folder}/job.pyc"
+    code = f"import py_compile; py_compile.compile({source!r}, {compiled!r}, doraise=True)"
+    subprocess.run([plain_python(), "-c", code], check=True)
+    os.unlink(source)
+    assert same(*option, compiled, "x").code == 1
+    with open(compiled, "r+b") as file:
+        file.write(b"\0\0\0\0")
+    assert same(*option, compiled).code == 1
+    with open(f"{folder}/short.pyc", "wb") as file:
+        file.write(b"\0")
+    same(*option, f"{folder}/short.pyc")
+
+
+@WAYS
+def test_a_program_from_stdin_reads_on_from_there(option: Option) -> None:
+    source = "import sys\nprint(sys.argv, sys.path[0])\nif 1:\n    print('x')\nprint(repr(sys.stdin.read()))\n"
+    same(*option, stdin=source)
+    same(*option, "-", "a", stdin=source)
+    same(*option, "-", stdin=b"print('caf\xc3\xa9'.encode())\n")
+    same(*option, "-", stdin=b"")
+    same(*option, "-c", "import sys; print(sys.stdin.readlines())", stdin="a\nb\n")
+
+
+def test_isolated_code_has_no_empty_path() -> None:
+    same("-I", "-c", "import sys; print(sys.path)")
+    same("-I", "-", stdin="import sys; print(sys.path)")
+
+
+@pytest.mark.parametrize("words", [["-i"], ["-i", "-c", "x = 7"], ["-iq"]])
+def test_interactive_with_piped_input(words: list[str]) -> None:
+    expected = plain(*words, stdin="print(x if 'x' in dir() else 1)\n1/0\nprint(2)\n")
+    found = confined(*words, stdin="print(x if 'x' in dir() else 1)\n1/0\nprint(2)\n")
+    assert (found.code, found.stdout) == (expected.code, expected.stdout)
+    assert found.stderr.replace("no history", "") != ""
+
+
+# Output
+
+
+@WAYS
+def test_a_line_without_its_end_before_a_crash(option: Option) -> None:
+    same(*option, "-c", "print('no newline', end='')\n1/0")
+    same(*option, "-c", "print('lost', end='')\nimport os; os._exit(3)")
+    same(*option, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.stdout.write('tail')")
+    same(*option, "-c", "import os, signal; print('lost', end=''); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+@WAYS
+def test_everything_ends_in_order(option: Option) -> None:
+    source = """
+import atexit, sys, weakref
+class D:
+    def __init__(self, n): self.n = n
+    def __del__(self): print("del", self.n)
+d = D("global")
+sys.kept = D("kept")
+weakref.finalize(d, print, "finalized")
+atexit.register(print, "first registered")
+atexit.register(lambda: 1/0)
+atexit.register(print, "last registered")
+print("end")
+"""
+    same(*option, "-c", source)
+    same(*option, "-c", source + "sys.exit(4)")
+    same(*option, "-c", source + "raise ValueError")
+    same(*option, "-c", "import atexit, os; atexit.register(os._exit, 9)")
+    same(*option, "-c", "import atexit, sys; atexit.register(sys.exit, 9)")
+
+
+@WAYS
+def test_threads_at_exit(option: Option) -> None:
+    source = """
+import threading, time, atexit, sys
+atexit.register(lambda: print("atexit"))
+def work(n, t):
+    time.sleep(t); print("thread", n, flush=True)
+threading.Thread(target=work, args=(1, .05)).start()
+threading.Thread(target=work, args=(2, 5), daemon=True).start()
+def failing(): raise ValueError("in a thread")
+t = threading.Thread(target=failing, name="T"); t.start(); t.join()
+print("main ends")
+"""
+    same(*option, "-c", source, grants=["--allow-worker"])
+    same(*option, "-c", source + "sys.exit(3)", grants=["--allow-worker"])
+    same(*option, "-c", source + "1/0", grants=["--allow-worker"])
+
+
+@WAYS
+def test_output_that_cannot_be_written(option: Option) -> None:
+    from tests.support import execute, installed
+
+    def full(*command: str) -> tuple[int, str]:
+        words = ["/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", *command, *option, "-c", "print('x' * 10)"]
+        ended = execute(words)
+        return ended.code, ended.stderr
+
+    assert full(*installed(), "--permission") == full(plain_python())
+
+
+# What looks at itself
+
+
+@WAYS
+def test_programs_that_look_at_themselves(folder: str, option: Option) -> None:
+    source = """
+import copy, inspect, pickle, sys
+class Point:
+    def __init__(self, x): self.x = x
+    def __eq__(self, other): return type(other) is type(self) and other.x == self.x
+def double(x):
+    return 2 * x
+if __name__ == "__main__":
+    data = pickle.dumps([Point(1), double])
+    print(pickle.loads(data)[0] == Point(1), pickle.loads(data)[1] is double, b"__main__" in data)
+    print(inspect.getsource(double), inspect.getfile(Point), inspect.getmodule(double), inspect.getsourcelines(Point)[1])
+    print(Point.__module__, double.__module__, double.__code__.co_filename, copy.deepcopy(Point(3)).x)
+    import __main__
+    print(__main__.double is double, sys.modules["__main__"] is __main__)
+    import linecache; print(linecache.getline(__file__, 3))
+    import importlib; print(importlib.import_module("__main__") is __main__)
+"""
+    program = write(folder, "job.py", source)
+    assert same(*option, program).code == 0
+    assert same(*option, "-m", "job", cwd=folder, grants=["--allow-fs-read=."]).code == 0
+
+
+@WAYS
+def test_the_future_is_not_inherited(option: Option) -> None:
+    # The package's own modules are compiled with "from __future__ import annotations".
+    same(*option, "-c", "def f(x: 1 + 1): pass\nprint(f.__annotations__)")
+
+
+@WAYS
+def test_unittest_and_doctest_find_main(folder: str, option: Option) -> None:
+    program = write(
+        folder,
+        "job.py",
+        "import doctest, unittest\ndef f():\n    '''\n    >>> f()\n    3\n    '''\n    return 3\n"
+        "class T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(), 3)\n"
+        "print(doctest.testmod())\nunittest.main(verbosity=0, argv=['x'])\n",
+    )
+    expected, found = plain(*option, program), confined(*option, program)
+    assert (found.code, found.stdout) == (expected.code, expected.stdout)
+    assert found.stderr.splitlines()[-1] == expected.stderr.splitlines()[-1] == "OK"
+
+
+def test_the_hook_leaves_no_trace_but_its_object() -> None:
+    source = "import sys; print(sorted(set(dir(sys)) - {'permission'}), sorted(vars(__builtins__)), sorted(dir(__import__('os'))))"
+    same("-c", source)

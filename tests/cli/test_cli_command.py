@@ -1,0 +1,362 @@
+"""The installed command: what it prints, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandboxed_python import __version__
+from sandboxed_python.cli.args import NEGATABLE, OPTIONS
+from sandboxed_python.kernel import landlock, uapi
+from sandboxed_python.kernel.probe import probe
+from sandboxed_python.launch.exits import CODE, EXIT_CODES
+from sandboxed_python.plan.build import NEEDED_ABI
+from sandboxed_python.plan.model import Plan
+from sandboxed_python.policy.table import PERMISSIONS
+from tests.launch.plain import plain, plain_python
+from tests.support import installed
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from tests.support import Finished, Need, Run
+
+HELLO = ("-c", "print('hello')")
+
+
+def one_line(ended: Finished) -> str:
+    """Return the only line on stderr, without the command's name; nothing else was printed."""
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("sandboxed-python: "), ended.said
+    assert ended.stderr.count("\n") == 1, ended.said
+    return ended.stderr.removeprefix("sandboxed-python: ").rstrip("\n")
+
+
+# Bad command lines
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--allow-env"], "bad option: --allow-env"),
+        (["-k"], "bad option: -k"),
+        (["--allow-fs-read="], "--allow-fs-read= requires an argument (an empty value grants nothing)"),
+        (["--allow-fs-read", ""], "--allow-fs-read= requires an argument (an empty value grants nothing)"),
+        (["--allow-fs-read"], "--allow-fs-read requires an argument"),
+        (["--allow-net=example.com"], "--allow-net takes no value: '--allow-net=example.com'"),
+        (["-c"], "-c requires an argument"),
+    ],
+)
+@pytest.mark.parametrize("model", [True, False])
+def test_bad_options_are_exit_9(run: Run, words: list[str], text: str, model: bool) -> None:  # noqa: FBT001
+    ended = run(*(["--permission"] if model else []), *words)
+    assert (ended.code, one_line(ended)) == (9, text)
+
+
+def test_bad_options_run_nothing(run: Run, tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "p.py"
+    program.write_text(f"open({str(tmp_path / 'made')!r}, 'w')")
+    for words in (["--permission", "--allow-env"], ["--allow-net"], ["--permission", "--policy=no-such"]):
+        assert run(*words, program).code in (1, 9)
+    assert not (tmp_path / "made").exists()
+    assert run(program).code == 0
+    assert (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("row", PERMISSIONS, ids=lambda row: str(row.scope))
+def test_a_grant_without_permission_is_exit_1(run: Run, row: object) -> None:
+    from sandboxed_python.policy.table import Permission
+
+    assert isinstance(row, Permission)
+    word = f"{row.flag}=/tmp" if row.kind == "paths" else row.flag
+    ended = run(word, *HELLO)
+    assert (ended.code, one_line(ended)) == (1, "ERR_MISSING_OPTION: --permission is required")
+
+
+def test_bad_options_in_the_environment(run: Run) -> None:
+    ended = run(*HELLO, env={"SANDBOXED_PYTHON_OPTIONS": "--permission --allow-everything"})
+    assert (ended.code, one_line(ended)) == (9, "bad option: --allow-everything (SANDBOXED_PYTHON_OPTIONS)")
+    ended = run(*HELLO, env={"SANDBOXED_PYTHON_OPTIONS": "--permission 'half"})
+    assert (ended.code, one_line(ended)) == (9, "SANDBOXED_PYTHON_OPTIONS: No closing quotation")
+
+
+def test_bad_policies_are_exit_9_by_file_and_line(run: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "p.toml").write_text("[permission]\nallow-fs-red = ['/a']\n", encoding="utf-8")
+    ended = run("--permission", "--policy=./p.toml", *HELLO, cwd=tmp_path)
+    assert ended.code == 9
+    assert "p.toml:2: " in one_line(ended)
+    assert "allow-fs-read" in one_line(ended)
+    ended = run("--permission", "--policy", "no-such", *HELLO)
+    assert ended.code == 9
+    assert "no-such" in one_line(ended)
+
+
+def test_refused_grants_are_exit_9(run: Run, needs: Need) -> None:
+    needs()
+    ended = run("--permission", "--allow-fs-write=/proc/1/mem", *HELLO)
+    assert ended.code == 9
+    assert one_line(ended).startswith("--allow-fs-write: '/proc/1/mem' is refused: ")
+    site = os.path.dirname(os.path.dirname(plain("-c", "import os; print(os.__file__)").stdout))
+    ended = run("--permission", f"--allow-fs-write={site}", *HELLO)
+    assert ended.code == 9
+    assert "--allow-writable-runtime" in one_line(ended)
+    assert run("--permission", "--allow-writable-runtime", f"--allow-fs-write={site}", *HELLO).stdout == "hello\n"
+
+
+def test_audit_is_refused_rather_than_silent(run: Run) -> None:
+    ended = run("--permission-audit", *HELLO)
+    assert ended.code == 9
+    assert one_line(ended).startswith("--permission-audit: ")
+
+
+# Without the model
+
+
+def test_without_permission_it_is_plain_python(run: Run, tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "p.py"
+    program.write_text("import sys; print(sys.argv, sys.flags.optimize, hasattr(sys, 'permission')); sys.exit(5)")
+    ended = run("-O", program, "a", "--permission", cwd=tmp_path)
+    assert (ended.code, ended.stdout) == (5, f"[{str(program)!r}, 'a', '--permission'] 1 False\n")
+    code = "import sys; print(sys.orig_argv[1:], sys.argv, sys.path[0], list(sys.modules))"
+    assert run("-c", code, "x").stdout == plain("-c", code, "x").stdout
+    assert run("-m", "platform", "--terse").stdout == plain("-m", "platform", "--terse").stdout
+    assert run(stdin="print(6 * 7)").stdout == "42\n"
+    assert run("-", "x", stdin="import sys; print(sys.argv)").stdout == "['-', 'x']\n"
+
+
+def test_no_permission_on_the_command_line_wins(run: Run) -> None:
+    code = "import sys, os; print(hasattr(sys, 'permission'), 'SANDBOXED_PYTHON_OPTIONS' in os.environ)"
+    ended = run("--no-permission", "-c", code, env={"SANDBOXED_PYTHON_OPTIONS": "--permission"})
+    assert (ended.code, ended.stdout) == (0, "False False\n")
+
+
+def test_pythons_own_stopping_options(run: Run) -> None:
+    for words in (["-V"], ["--permission", "-VV"]):
+        assert run(*words).stdout == plain(words[-1]).stdout
+    assert run("--permission", "-h").stdout.startswith("usage: ")
+
+
+# Options from the environment
+
+
+def test_options_from_the_environment_confine(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    target = tmp_path / "t"
+    target.write_text("x")
+    code = f"import sys; print(sys.permission.has('fs.read', {str(target)!r})); print(open({str(target)!r}).read())"
+    granted = run("-c", code, env={"SANDBOXED_PYTHON_OPTIONS": f"--permission '--allow-fs-read={target}'"})
+    assert (granted.code, granted.stdout) == (0, "True\nx\n")
+    denied = run("-c", code, env={"SANDBOXED_PYTHON_OPTIONS": "--permission"})
+    assert (denied.code, denied.stdout) == (1, "False\n")
+    # The program, and what it starts, must not be confined once more by the same variable.
+    left = run("-c", "import os; print(os.environ.get('SANDBOXED_PYTHON_OPTIONS'))", env={
+        "SANDBOXED_PYTHON_OPTIONS": "--permission"
+    })  # fmt: skip
+    assert left.code == 0
+
+
+# Help, version, check
+
+
+def test_help_is_made_of_the_tables(run: Run) -> None:
+    ended = run("--help")
+    assert (ended.code, ended.stderr) == (0, "")
+    text = " ".join(ended.stdout.split())
+    for row in PERMISSIONS:
+        assert f" {row.flag}{'=PATH[,PATH]' if row.kind == 'paths' else ''} [{row.scope}] {row.gates} " in text
+    for flag, value, about in OPTIONS:
+        assert f" {flag}={value} {about}" in text if value else f" {flag} {about}" in text
+        if flag in NEGATABLE and "--no-" not in about:
+            assert f"{flag}{'=' + value if value else ''} {about} (also --no-...)" in text
+    for code, _name, meaning in EXIT_CODES:
+        assert f" {code} {meaning}" in text
+    assert all(len(line) <= 120 for line in ended.stdout.splitlines())
+    assert ended.stdout.startswith("usage: sandboxed-python ")
+
+
+def test_exit_codes_are_one_table() -> None:
+    assert [code for code, _name, _meaning in EXIT_CODES] == [0, 1, 2, 9, 125, 126, 127, 128]
+    assert len(CODE) == len(EXIT_CODES)
+
+
+def test_version(run: Run) -> None:
+    for words in (["--version"], ["--permission", "--version", "x.py"], ["--version", "--allow-net"]):
+        ended = run(*words)
+        version = plain("-V").stdout.split()[1]
+        assert (ended.code, ended.stdout) == (0, f"sandboxed-python {__version__} (Python {version})\n")
+
+
+def test_check_tells_what_this_machine_can(run: Run) -> None:
+    ended = run("--check")
+    found = run("--check", "--json")
+    data = json.loads(found.stdout)
+    assert ended.code == found.code == (0 if data["ok"] else 1)
+    assert data["ok"] is all(row["ok"] for row in data["rows"])
+    rows = {row["name"].strip(): row for row in data["rows"]}
+    support = probe()
+    assert rows["kernel"]["found"] == support.release
+    assert rows["architecture"] == {
+        "name": "architecture",
+        "ok": support.machine in uapi.AUDIT_ARCH,
+        "found": support.machine,
+        "meaning": rows["architecture"]["meaning"],
+    }
+    assert rows["Landlock ABI"]["found"].split()[0] == str(support.landlock)
+    assert rows["Landlock ABI"]["ok"] is (support.landlock >= NEEDED_ABI)
+    for table in (landlock.FS_RIGHTS, landlock.NET_RIGHTS, landlock.SCOPES):
+        for name, _bit, since, what in table:
+            there = since <= support.landlock
+            assert rows[name]["meaning"] == what
+            assert (rows[name]["found"] == "yes") is there
+            assert rows[name]["ok"] is (there or since > NEEDED_ABI)
+    for name in ("no_new_privs", "install a filter", "install a listener", "restrict with Landlock", "capabilities"):
+        assert name in rows
+    for row in data["rows"]:
+        assert row["meaning"]
+        assert f"{row['name']} " in ended.stdout
+    assert ended.stdout.splitlines()[-1].startswith("everything" if data["ok"] else "not everything")
+
+
+def test_check_where_everything_works(run: Run, needs: Need) -> None:
+    needs()
+    ended = run("--check")
+    assert ended.code == 0, ended.said
+    assert not [line for line in ended.stdout.splitlines() if line.startswith("NO ")]
+
+
+LOCKED_OUT = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+machine = os.uname().machine
+number = {numbers}[0 if machine == "x86_64" else 1]
+def instruction(code, jt, jf, k):
+    return code.to_bytes(2, "little") + bytes([jt, jf]) + k.to_bytes(4, "little")
+program = (instruction(0x20, 0, 0, 0) + instruction(0x15, 0, 1, number)
+           + instruction(0x06, 0, 0, 0x50000 | errno.{refusal}) + instruction(0x06, 0, 0, 0x7FFF0000))
+buffer = ctypes.create_string_buffer(program)
+fprog = (4).to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, fprog, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def inside(call: str, refusal: str) -> list[str]:
+    """Return the words that start a program where a container refuses a system call."""
+    return [sys.executable, "-c", LOCKED_OUT.format(numbers=uapi.SYSCALLS[call], refusal=refusal)]
+
+
+@pytest.mark.parametrize(
+    ("call", "refusal", "row"),
+    [
+        ("landlock_create_ruleset", "ENOSYS", "Landlock ABI"),
+        ("landlock_create_ruleset", "EPERM", "Landlock ABI"),
+        ("landlock_restrict_self", "EPERM", "restrict with Landlock"),
+        ("seccomp", "EPERM", "install a filter"),
+    ],
+)
+def test_check_in_a_container_that_refuses(run: Run, needs: Need, call: str, refusal: str, row: str) -> None:
+    needs()
+    ended = run("--check", "--json", command=[*inside(call, refusal), *installed()])
+    assert ended.code == 1, ended.said
+    rows = {found["name"].strip(): found for found in json.loads(ended.stdout)["rows"]}
+    assert rows[row]["ok"] is False
+    if row != "Landlock ABI":
+        assert "Operation not permitted" in rows[row]["found"]
+        assert call in rows[row]["found"]
+
+
+@pytest.mark.parametrize("call", ["landlock_create_ruleset", "seccomp"])
+def test_what_cannot_be_enforced_is_refused_unless_best_effort(run: Run, needs: Need, call: str) -> None:
+    needs()
+    command = [*inside(call, "EPERM"), *installed()]
+    ended = run("--permission", *HELLO, command=command)
+    assert ended.code == 125
+    text = one_line(ended)
+    assert "can't enforce the policy. Needed: Landlock ABI 6" in text
+    assert "--best-effort runs without what is missing" in text
+    if call == "landlock_create_ruleset":
+        ended = run("--permission", "--best-effort", *HELLO, command=command)
+        assert (ended.code, ended.stdout) == (0, "hello\n")
+        assert ended.stderr.startswith("sandboxed-python: --best-effort: not enforced: Landlock is not available (EPERM)")
+
+
+def test_best_effort_without_seccomp_enforces_files(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    (tmp_path / "secret").write_text("s")
+    command = [*inside("seccomp", "EPERM"), *installed()]
+    code = f"import sys\ntry:\n print(open({str(tmp_path / 'secret')!r}).read())\nexcept OSError as e:\n print(e.errno)"
+    ended = run("--permission", "--best-effort", "-c", code, command=command)
+    assert (ended.code, ended.stdout) == (0, "13\n"), ended.said
+    assert "not enforced: seccomp filters" in ended.stderr
+
+
+# Explain
+
+
+def test_explain_prints_and_stops(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    made = tmp_path / "made"
+    words = ["--permission", f"--allow-fs-write={tmp_path}", "--allow-net", "--explain"]
+    ended = run(*words, "-c", f"open({str(made)!r}, 'w')")
+    assert ended.code == 0, ended.said
+    assert not made.exists()
+    for text in ("Granted by you", str(tmp_path), "fs.write", "Denied", "--allow-child-process allows it", "Landlock"):
+        assert text in ended.stdout
+    data = json.loads(run(*words, "--json", "-c", "pass").stdout)
+    plan = Plan.from_data(data)
+    assert plan.policy.scopes == {"net"}
+    assert (plan.target.kind, plan.target.value) == ("code", "pass")
+    assert plan.target.python in ("", plain_python())
+
+
+def test_output_to_a_closed_pipe_is_no_traceback(run: Run) -> None:
+    ended = run(command=["/bin/sh", "-c", '"$0" --help >&-', *[__import__("tests.support").support.installed()[0]]])
+    assert "Traceback" not in ended.stderr
+    assert ended.code in (0, 1)
+
+
+# Warnings
+
+
+def test_only_true_warnings_are_printed_and_can_be_silenced(run: Run, needs: Need) -> None:
+    needs()
+    every = [row.flag for row in PERMISSIONS if row.kind == "switch"]
+    loud = run("--permission", *every, *HELLO)
+    assert loud.stdout == "hello\n", loud.said
+    warned = [row.warning for row in PERMISSIONS if row.warning]
+    assert loud.stderr.splitlines() == [f"sandboxed-python: warning: {text}" for text in warned]
+    quiet = run("--permission", "--no-warnings", *every, *HELLO)
+    assert (quiet.stdout, quiet.stderr) == ("hello\n", "")
+    ignored = run("--permission", *every, *HELLO, env={"PYTHONWARNINGS": "ignore"})
+    assert (ignored.stdout, ignored.stderr) == ("hello\n", "")
+    assert run("--permission", *HELLO).stderr == ""
+
+
+# Starting
+
+
+def test_as_a_module(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    # What lies in the working directory must not be run by the supervisor.
+    (tmp_path / "os.py").write_text("print('stolen')")
+    (tmp_path / "sandboxed_python.py").write_text("print('stolen')")
+    command = [plain_python(), "-P" if sys.version_info >= (3, 11) else "-I", "-m", "sandboxed_python"]
+    ended = run("--permission", "-c", "import sys; print(sys.argv, sys.permission.has('net'))", "a", command=command, cwd=tmp_path)
+    assert (ended.code, ended.stdout) == (0, "['-c', 'a'] False\n"), ended.said
+    assert run("--version", command=command).stdout.startswith(f"sandboxed-python {__version__}")
+    assert run("--permission", "--bad", command=command).code == 9
+
+
+def test_a_working_directory_that_is_gone(run: Run, tmp_path: pathlib.Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir "$1"; shift; exec "$@"'
+    ended = run(command=["/bin/sh", "-c", script, "sh", str(gone), *installed(), "--permission", *HELLO], cwd=gone)
+    assert (ended.code, ended.stdout) == (125, "")
+    # The shell that starts the command may have its say, too.
+    assert ended.stderr.splitlines()[-1] == "sandboxed-python: the working directory: No such file or directory"
