@@ -29,7 +29,11 @@ PARTS = {
         "launch.exits", "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap",
         "child.hook", "child.permission", "child.runner", "child.boot", "launch.start", "cli", "cli.args", "cli.main",
     ),
-    "watch": ("launch.supervise", "broker", "broker.gate", "broker.serve"),
+    "watch": (
+        "launch.supervise", "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths",
+        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change",
+        "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
+    ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = __name__.rpartition(".")[0]

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple
@@ -356,5 +357,10 @@ def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None)
         assert process.stdout is not None
         yield Witness(process, process.stdout.readline().decode().strip())
     finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()

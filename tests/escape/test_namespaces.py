@@ -22,7 +22,11 @@ FLAGS = ("--allow-ffi", "--allow-child-process", "--allow-worker", "--allow-net"
 USER, MOUNT, UTS, IPC, PID, NET, GROUP, TIME = (
     0x10000000, 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000, 0x2000000, 0x80,
 )  # fmt: skip
-INSIDE = "import os\ndef inside(): print('in a new one', flush=True)\n"
+
+
+def elsewhere() -> str:
+    """Return a program that becomes one in another UTS namespace."""
+    return f"import os; os.execv({tool('unshare')!r}, ['unshare', '-u', 'sh', '-c', 'echo ready; sleep 60'])"
 
 
 @pytest.mark.parametrize("flags", [USER, USER | MOUNT, USER | NET, USER | PID, USER | UTS, USER | IPC, USER | TIME])
@@ -76,10 +80,7 @@ def test_clone_as_a_sibling(attacker: Attacker) -> None:
 
 
 def test_setns(superuser: Attacker) -> None:
-    unshare = tool("unshare")
-    code = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-    del code
-    with witness(superuser, f"import os; os.execv({unshare!r}, ['unshare', '-u', 'sh', '-c', 'echo ready; sleep 60'])") as other:
+    with witness(superuser, elsewhere()) as other:
         superuser.must_fail(
             f"print(attempt('setns', raw_open('/proc/{other.pid}/ns/uts'), 0))",
             *FLAGS,
@@ -89,8 +90,7 @@ def test_setns(superuser: Attacker) -> None:
 
 
 def test_setns_by_pidfd(superuser: Attacker) -> None:
-    unshare = tool("unshare")
-    with witness(superuser, f"import os; os.execv({unshare!r}, ['unshare', '-u', 'sh', '-c', 'echo ready; sleep 60'])") as other:
+    with witness(superuser, elsewhere()) as other:
         superuser.must_fail(
             f"print(attempt('setns', call('pidfd_open', {other.pid}, 0), {UTS}))",
             *FLAGS,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 
+from sandboxed_python.broker.identity import call_as, changes, foreign
 from sandboxed_python.broker.judge import NEEDS, judge_stop
+from sandboxed_python.broker.later import hand_over
 from sandboxed_python.broker.paths import OURS
 from sandboxed_python.broker.request import (
     CONTINUE,
@@ -96,9 +98,9 @@ def answer(request: Request, number: int) -> Answer:
         return _as_caller(request, handler)
     except StoppedError as stop:
         return _judged(request, stop)
-    except GoneError:
+    except (GoneError, notify.VanishedError):
         return NOTHING
-    except DeniedError:
+    except (DeniedError, notify.ClosedError):
         return DENIED
     except OSError as error:
         number = error.errno or 0
@@ -109,8 +111,6 @@ def answer(request: Request, number: int) -> Answer:
 
 def _as_caller(request: Request, handler: Handler) -> Answer:
     """Have the work done with the caller's rights, if they are not ours."""
-    from sandboxed_python.broker.identity import changes, call_as, foreign
-
     return call_as(request, handler) if handler is not changes and foreign(request) else handler(request)
 
 
@@ -141,8 +141,6 @@ def deliver(request: Request, given: Answer) -> None:
     elif kind == Answer.CONTINUE:
         notify.send(listener, request.id, 0, 0, uapi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
     elif kind == Answer.DESCRIPTOR:
-        from sandboxed_python.broker.later import hand_over
-
         hand_over(listener, request.id, given)
 
 

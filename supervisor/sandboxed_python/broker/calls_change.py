@@ -161,7 +161,7 @@ def _pack(*words: int) -> bytes:
 
 
 def _words(request: Request, address: int, count: int) -> list[int]:
-    raw = request.read_memory(address, 8 * count)
+    raw = notify.read_memory(request.task, address, 8 * count)
     return [int.from_bytes(raw[at : at + 8], "little", signed=True) for at in range(0, len(raw), 8)]
 
 
@@ -204,7 +204,7 @@ def utimensat(request: Request) -> Answer:
     at, address, times, flags = request.arguments[:4]
     packed = None
     if times:
-        packed = request.read_memory(times, 32)
+        packed = notify.read_memory(request.task, times, 32)
         nanoseconds = [int.from_bytes(packed[place : place + 8], "little") for place in (8, 24)]
         if nanoseconds == [uapi.UTIME_OMIT, uapi.UTIME_OMIT]:
             return DONE  # the kernel doesn't look at the path either
@@ -224,7 +224,7 @@ def _attribute_name(request: Request, address: int) -> bytes:
         OSError: ``ERANGE``, ``EFAULT``; ``EPERM`` for names that mean rights; ``EOPNOTSUPP`` for the system's others,
             which programs that copy files take for a file system without them.
     """
-    name = request.read_text(address, uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
+    name = notify.read_string(request.task, address, uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
     if not name:
         raise OSError(errno.ERANGE, "")
     if not name.startswith(b"user."):
@@ -240,7 +240,7 @@ def _setting(request: Request) -> Change:
     name = _attribute_name(request, name_at)
     if size > uapi.XATTR_SIZE_MAX:
         raise OSError(errno.E2BIG, "")
-    value = request.read_memory(value_at, size)
+    value = notify.read_memory(request.task, value_at, size)
     return lambda place: notify.setxattr(place.descriptor, name, value, flags)
 
 

@@ -17,7 +17,7 @@ from sandboxed_python.broker.judge import needs_of_open, permits, permits_path
 from sandboxed_python.broker.later import later
 from sandboxed_python.broker.paths import BY_NAME, Entry, Place, below, find, find_entry, find_or_entry, on_proc, owner_of
 from sandboxed_python.broker.remote import inside
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, DeniedError, UnreadableError, failure, real_path
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, DeniedError, failure, real_path
 from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def _open(request: Request, at: int, address: int, flags: int, mode: int) -> Ans
     request.needs = needs_of_open(flags)
     try:
         path = request.read_path(address)
-    except UnreadableError:
+    except notify.ClosedError:
         # The caller has other ids and can't be read. Landlock judges contents all the same.
         if request.context.landlock and not flags & os.O_PATH:
             return CONTINUE

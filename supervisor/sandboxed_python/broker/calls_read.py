@@ -192,7 +192,7 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
     result, size = request.arguments[1:3] if listing else request.arguments[2:4]
     name = None
     if not listing:
-        name = request.read_text(request.arguments[1], uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
+        name = notify.read_string(request.task, request.arguments[1], uapi.XATTR_NAME_MAX + 1, errno.ERANGE)
         if not name:
             return failure(errno.ERANGE)
     place = _find(request, _CWD, address, follow)

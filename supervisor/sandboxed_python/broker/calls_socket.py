@@ -84,7 +84,7 @@ def read_address(request: Request, address: int, length: int) -> bytes | None:
     length = int32(length)
     if not 2 <= length <= uapi.SIZEOF_SOCKADDR_UN:
         return None
-    raw = request.read_memory(address, length)
+    raw = notify.read_memory(request.task, address, length)
     if int.from_bytes(raw[:2], "little") != uapi.AF_UNIX:
         return None
     name = raw[2:]
@@ -249,7 +249,7 @@ def getsockname(request: Request) -> Answer:
     name = request.context.bound.get(socket_inode(request, descriptor))
     if name is None:
         return CONTINUE
-    room = int32(int.from_bytes(request.read_memory(length_at, 4), "little"))
+    room = int32(int.from_bytes(notify.read_memory(request.task, length_at, 4), "little"))
     if room < 0:
         return failure(errno.EINVAL)
     raw = uapi.AF_UNIX.to_bytes(2, "little") + name + b"\0"
@@ -269,7 +269,7 @@ def sendto(request: Request) -> Answer:
         return failure(errno.EPERM if name else errno.EINVAL)
     if size > datagrams.LARGEST:
         return failure(errno.EMSGSIZE)
-    message = request.read_memory(data, size)
+    message = notify.read_memory(request.task, data, size)
     request.needs = ("write",)
     request.resource = name
     place = find(request, _CWD, name)

@@ -45,10 +45,6 @@ class DeniedError(Exception):
     """The answer is EACCES, whatever else may be true."""
 
 
-class UnreadableError(DeniedError):
-    """The caller's memory is closed to us: it has other ids."""
-
-
 class GoneError(Exception):
     """The caller has died or been interrupted: there is nobody to answer."""
 
@@ -209,55 +205,22 @@ class Request:
 
         Raises:
             OSError: ``EFAULT``, ``ENAMETOOLONG``.
+            notify.ClosedError: the memory is closed to us.
+            notify.VanishedError: the caller is gone.
         """
-        path = self.resource = self.read_text(address, uapi.PATH_MAX, errno.ENAMETOOLONG)
+        path = self.resource = notify.read_string(self.task, address, uapi.PATH_MAX, errno.ENAMETOOLONG)
         return path
-
-    def read_text(self, address: int, limit: int, too_long: int) -> bytes:
-        """Read a C string from the caller's memory; ``limit`` counts its NUL.
-
-        Raises:
-            OSError: ``EFAULT``; ``too_long``.
-            UnreadableError: the memory is closed to us.
-            GoneError: the caller is gone.
-        """
-        try:
-            return notify.read_string(self.task, address, limit, too_long)
-        except PermissionError as error:
-            raise UnreadableError from error
-        except ProcessLookupError as error:
-            raise GoneError from error
-
-    def read_memory(self, address: int, size: int) -> bytes:
-        """Read ``size`` bytes of the caller's memory.
-
-        Raises:
-            OSError: ``EFAULT``.
-            UnreadableError: the memory is closed to us.
-            GoneError: the caller is gone.
-        """
-        try:
-            return notify.read_memory(self.task, address, size)
-        except PermissionError as error:
-            raise UnreadableError from error
-        except ProcessLookupError as error:
-            raise GoneError from error
 
     def write_memory(self, address: int, source: int, size: int) -> None:
         """Copy ``size`` bytes from our address ``source`` to the caller's memory, if it still waits.
 
         Raises:
             OSError: ``EFAULT``.
-            UnreadableError: the memory is closed to us.
             GoneError: the caller is gone.
         """
-        self.confirm()
-        try:
-            notify.write_memory(self.task, address, source, size)
-        except PermissionError as error:
-            raise UnreadableError from error
-        except ProcessLookupError as error:
-            raise GoneError from error
+        if not notify.id_valid(self.context.listener, self.id):
+            raise GoneError
+        notify.write_memory(self.task, address, source, size)
 
     def write_bytes(self, address: int, data: bytes) -> None:
         """Write ``data`` to the caller's memory, as ``write_memory``."""

@@ -5,15 +5,18 @@ Runs in: supervisor.
 
 from __future__ import annotations
 
-import errno
+import os
 
+from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
-from sandboxed_python.errors import KernelError
-from sandboxed_python.kernel import seccomp, uapi
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request
+from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sandboxed_python.kernel.seccomp import Notification
+    from collections.abc import Callable
+
+    from sandboxed_python.broker.request import Handler
     from sandboxed_python.plan.model import Plan
 
 
@@ -31,41 +34,85 @@ class Broker:
             plan: what to enforce.
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
         """
-        self.listener = listener
         self.plan = plan
-        self._first = first
         self._execs_left = 1 if plan.way == "exec" and not plan.policy.granted("child") else 0
-        self._names = uapi.NOTIFIED[plan.machine]
+        readable = rule_places(plan, landlock.READ_FILE)
+        writable = rule_places(plan, landlock.WRITE_FILE)
+        self.context = Context(
+            listener=listener,
+            policy=plan.policy,
+            child=first,
+            landlock=plan.abi >= 3,
+            kernel_reads=readable,
+            kernel_writes=writable,
+            identity="unknown" if os.geteuid() == 0 else "fixed",
+        )
+        self.context.handlers = self._handlers()
         seccomp.set_sync_wake_up(listener)
 
     def serve(self) -> None:
         """Take one notification and answer it."""
         try:
-            notification = seccomp.receive(self.listener)
-        except KernelError:
+            words = notify.receive(self.context.listener)
+        except OSError:
             return  # the last task is gone: poll(2) says so next
-        if notification is None:
+        if words is None:
             return
-        try:
-            allowed = self._judge(notification)
-        except Exception:  # noqa: BLE001 - the law: whatever goes wrong is a denial
-            allowed = False
-        if allowed:
-            seccomp.let_through(self.listener, notification.id)
-        else:
-            seccomp.answer(self.listener, notification.id, errno.EACCES)
+        request = Request(self.context, words[0], words[1], words[3:])
+        deliver(request, answer(request, words[2]))
 
-    def _judge(self, notification: Notification) -> bool:
-        """Tell whether a call goes through. Only registers decide, so the kernel may carry it out itself."""
-        name = self._names.get(notification.number)
-        if name == "mmap":
-            gate = self.plan.map_gate
-            descriptor = notification.arguments[4] & 0xFFFFFFFF
-            return gate is not None and may_map(gate, self.plan.policy, notification.task, descriptor)
-        if name in ("execve", "execveat"):
-            # The supervisor's own exec of the interpreter: the child runs nobody else's code before it.
-            if self._execs_left and notification.task == self._first:
-                self._execs_left -= 1
-                return True
-            return False
-        return False
+    def close(self) -> None:
+        """Let go, when the last confined task is gone."""
+        close(self.context)
+        os.close(self.context.listener)
+
+    def _handlers(self) -> dict[int, tuple[str, Handler]]:
+        """Return number -> (name, handler) of what this plan's filter notifies."""
+        parts = self.plan.notify_parts
+        names = [name for part in parts for name in PART_CALLS.get(part, ())]
+        handlers = load(names)
+        if "map" in parts:
+            handlers[uapi.NOTIFIED["mmap"][_COLUMN]] = ("mmap", self._map)
+        if "exec" in parts:
+            for name in ("execve", "execveat"):
+                handlers[uapi.NOTIFIED[name][_COLUMN]] = (name, self._exec)
+        return handlers
+
+    def _map(self, request: Request) -> Answer:
+        """mmap(2) with PROT_EXEC: see ``gate``. Only registers decide, so the kernel may carry it out itself."""
+        gate = self.plan.map_gate
+        descriptor = request.arguments[4] & 0xFFFFFFFF
+        return CONTINUE if gate and may_map(gate, self.plan.policy, request.task, descriptor) else DENIED
+
+    def _exec(self, request: Request) -> Answer:
+        """execve(2): the supervisor's own exec of the interpreter; the child runs nobody else's code before it."""
+        if self._execs_left and request.task == self.context.child:
+            self._execs_left -= 1
+            return CONTINUE
+        return DENIED
+
+
+_COLUMN = 0 if os.uname().machine == "x86_64" else 1
+# What each part of the notifying filter brings here (plan.seccomp.NOTIFY_PARTS).
+PART_CALLS = {
+    "stat": (*(name for name in MODULES["calls_read"] if name != "chdir"), "open", "openat"),
+    "change": (
+        *(name for name in MODULES["calls_change"] if name not in ("fchmodat2", "truncate")),
+        *MODULES["identity"],
+    ),
+    "names": (*MODULES["calls_names"], "truncate"),
+    "write": MODULES["calls_open"],
+    "open": MODULES["calls_open"],
+    "unix": MODULES["calls_socket"],
+}
+
+
+def rule_places(plan: Plan, right: int) -> Callable[[str], bool]:
+    """Return a function that tells whether Landlock's rules give a right to the file at a path."""
+    exact = frozenset([rule.path for rule in plan.rules if rule.rights & right])
+    below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in plan.rules if rule.rights & right])
+
+    def given(path: str) -> bool:
+        return path in exact or path.startswith(below)
+
+    return given

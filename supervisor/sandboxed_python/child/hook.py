@@ -108,7 +108,8 @@ class Judge:
             verdict = self._look_again(scope, path, start, way, metadata=metadata)
             if verdict.allowed:
                 return None
-        return AccessDeniedError(verdict.permission, path, verdict.flag)
+        # No path holds a NUL: the operation itself says so better.
+        return None if "\0" in path else AccessDeniedError(verdict.permission, path, verdict.flag)
 
     def _look_again(self, scope: str, path: str, start: str, links: int, *, metadata: bool) -> Verdict:
         """Judge without what is remembered, minding links that can't be read: a denial needs this."""

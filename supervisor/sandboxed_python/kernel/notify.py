@@ -44,7 +44,11 @@ _ioctl = function("ioctl", Long, Long, Pointer)
 _NOTIFICATION: Any = Word * 10
 # struct seccomp_notif_resp: u64 id; s64 val; s32 error; u32 flags
 _response = (Word * 3)()
+_RESPONSE = addressof(_response)
 _id = (Word * 1)()
+_ID = addressof(_id)
+_RECV, _SEND = uapi.SECCOMP_IOCTL_NOTIF_RECV, uapi.SECCOMP_IOCTL_NOTIF_SEND
+_ID_VALID = uapi.SECCOMP_IOCTL_NOTIF_ID_VALID
 
 
 def receive(listener: int) -> list[int] | None:
@@ -58,7 +62,7 @@ def receive(listener: int) -> list[int] | None:
         OSError: the listener is unusable.
     """
     buffer = _NOTIFICATION()
-    if _ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_RECV, buffer) & 0xFFFFFFFF:
+    if _ioctl(listener, _RECV, buffer) & 0xFFFFFFFF:
         number = get_errno()
         if number in (errno.ENOENT, errno.EINTR):
             return None
@@ -87,19 +91,19 @@ def send(listener: int, cookie: int, error: int = 0, value: int = 0, flags: int 
     _response[0] = cookie
     _response[1] = value
     _response[2] = (-error & 0xFFFFFFFF) | flags << 32
-    return bool(_ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_SEND, _response) & 0xFFFFFFFF == 0)
+    return bool(_ioctl(listener, _SEND, _RESPONSE) & 0xFFFFFFFF == 0)
 
 
 def send_apart(listener: int, cookie: int, error: int, value: int) -> bool:
     """Answer a call as ``send`` does, from any thread."""
     response = (Word * 3)(cookie, value, -error & 0xFFFFFFFF)
-    return bool(_ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_SEND, response) & 0xFFFFFFFF == 0)
+    return bool(_ioctl(listener, _SEND, response) & 0xFFFFFFFF == 0)
 
 
 def id_valid(listener: int, cookie: int) -> bool:
     """Tell whether the caller still waits for its answer, so that its thread id still means it."""
     _id[0] = cookie
-    return bool(_ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_ID_VALID, _id) & 0xFFFFFFFF == 0)
+    return bool(_ioctl(listener, _ID_VALID, _ID) & 0xFFFFFFFF == 0)
 
 
 def add_descriptor(
@@ -134,21 +138,30 @@ def add_descriptor(
 
 # --- The target's memory ----------------------------------------------------------------------------------------------
 
+
+class ClosedError(Exception):
+    """The target's memory is closed to us: it has other ids, or is not dumpable (ptrace(2), access mode checking)."""
+
+
+class VanishedError(Exception):
+    """The target is gone."""
+
+
 _readv = function("process_vm_readv", Long, Pointer, Long, Pointer, Long, Long)
 _writev = function("process_vm_writev", Long, Pointer, Long, Pointer, Long, Long)
 _PAGE = 4096
 _page: Any = (Char * (_PAGE + 1))()
-_local = (Word * 2)(addressof(_page), _PAGE)
-_remote = (Word * 2)()
+# struct iovec: our side for reading, our side for writing, the target's side.
+_into, _from, _there = (Word * 2)(addressof(_page), _PAGE), (Word * 2)(), (Word * 2)()
+_INTO, _FROM, _THERE = addressof(_into), addressof(_from), addressof(_there)
 
 
-def _read(task: int, address: int, size: int) -> None:
-    """Copy ``size`` bytes, within one page, into ``_page``; OSError(EFAULT) unless all of them are there."""
-    _local[1] = _remote[1] = size
-    _remote[0] = address
-    got = _readv(task, _local, 1, _remote, 1, 0)
-    if got != size:
-        raise failed() if got < 0 else OSError(errno.EFAULT, "")
+def _untransferred(result: int) -> Exception:
+    """Return what a transfer that was not whole is raised as."""
+    number = get_errno() if result < 0 else errno.EFAULT
+    if number == errno.EPERM:
+        return ClosedError()
+    return VanishedError() if number == errno.ESRCH else OSError(number, "")
 
 
 def read_string(task: int, address: int, limit: int, too_long: int) -> bytes:
@@ -161,57 +174,63 @@ def read_string(task: int, address: int, limit: int, too_long: int) -> bytes:
         too_long: errno for a string that has no NUL within ``limit``.
 
     Raises:
-        OSError: ``EFAULT``; ``too_long``; ``EPERM`` when we may not read that task's memory; ``ESRCH``.
+        OSError: ``EFAULT``; ``too_long``.
+        ClosedError: we may not read that task's memory.
+        VanishedError: the task is gone.
     """
-    size = min(_PAGE - (address & (_PAGE - 1)), limit)
-    _read(task, address, size)
-    _page[size] = b"\0"
-    text: bytes = _page.value
-    if len(text) < size:
-        return text
-    while len(text) < limit:
-        address += size
-        size = min(_PAGE, limit - len(text))
-        _read(task, address, size)
+    whole = b""
+    while True:
+        size = _PAGE - (address & (_PAGE - 1))
+        if size > limit:
+            size = limit
+        _into[1] = _there[1] = size
+        _there[0] = address
+        result = _readv(task, _INTO, 1, _THERE, 1, 0)
+        if result != size:
+            raise _untransferred(result)
         _page[size] = b"\0"
-        more: bytes = _page.value
-        text += more
-        if len(more) < size:
-            return text
-    raise OSError(too_long, "")
+        text: bytes = _page.value
+        if len(text) < size:
+            return whole + text if whole else text
+        whole += text
+        limit -= size
+        address += size
+        if not limit:
+            raise OSError(too_long, "")
 
 
 def read_memory(task: int, address: int, size: int) -> bytes:
     """Copy ``size`` bytes from a task's memory.
 
     Raises:
-        OSError: ``EFAULT`` unless all of them are there; ``EPERM``; ``ESRCH``.
+        OSError: ``EFAULT`` unless all of them are there.
+        ClosedError: we may not read that task's memory.
+        VanishedError: the task is gone.
     """
-    buffer = (Char * max(size, 1))()
-    if size:
-        local, remote = (Word * 2)(addressof(buffer), size), (Word * 2)(address, size)
-        got: int = _readv(task, local, 1, remote, 1, 0)
-        if got != size:
-            raise failed() if got < 0 else OSError(errno.EFAULT, "")
-    return bytes(buffer)[:size]
+    if not size:
+        return b""
+    buffer = (Char * size)()
+    local, remote = (Word * 2)(addressof(buffer), size), (Word * 2)(address, size)
+    result: int = _readv(task, local, 1, remote, 1, 0)
+    if result != size:
+        raise _untransferred(result)
+    return bytes(buffer)
 
 
 def write_memory(task: int, address: int, source: int, size: int) -> None:
     """Copy ``size`` bytes from our address ``source`` to a task's memory. Page protection holds; only serving thread.
 
     Raises:
-        OSError: ``EFAULT`` unless all of them could be written; ``EPERM``; ``ESRCH``.
+        OSError: ``EFAULT`` unless all of them could be written.
+        ClosedError: we may not write that task's memory.
+        VanishedError: the task is gone.
     """
-    _remote[0] = address
-    _remote[1] = size
-    _out[0] = source
-    _out[1] = size
-    got = _writev(task, _out, 1, _remote, 1, 0)
-    if got != size:
-        raise failed() if got < 0 else OSError(errno.EFAULT, "")
-
-
-_out = (Word * 2)()
+    _there[0] = address
+    _from[0] = source
+    _from[1] = _there[1] = size
+    result = _writev(task, _FROM, 1, _THERE, 1, 0)
+    if result != size:
+        raise _untransferred(result)
 
 
 # --- Paths ------------------------------------------------------------------------------------------------------------
@@ -219,15 +238,18 @@ _out = (Word * 2)()
 _openat2 = function("syscall", Long, Long, Pointer, Pointer, Long)
 _PATH_FLAGS = uapi.O_PATH | os.O_CLOEXEC
 # struct open_how: u64 flags, mode, resolve
-FOLLOW = (Word * 3)(_PATH_FLAGS, 0, uapi.RESOLVE_NO_MAGICLINKS)
-NO_FOLLOW = (Word * 3)(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_MAGICLINKS)
-# The same, but any link before the last component, and in the last place with STRAIGHT, is a failure.
-STRAIGHT = (Word * 3)(_PATH_FLAGS, 0, uapi.RESOLVE_NO_SYMLINKS)
-STRAIGHT_NO_FOLLOW = (Word * 3)(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_SYMLINKS)
+_ways = (Word * 12)(
+    *(_PATH_FLAGS, 0, uapi.RESOLVE_NO_MAGICLINKS),
+    *(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_MAGICLINKS),
+    *(_PATH_FLAGS, 0, uapi.RESOLVE_NO_SYMLINKS),
+    *(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_SYMLINKS),
+)
+# With STRAIGHT, any link before the last component is a failure, and without NO_FOLLOW one in the last place, too.
+FOLLOW, NO_FOLLOW, STRAIGHT, STRAIGHT_NO_FOLLOW = (addressof(_ways) + 24 * at for at in range(4))
 _OPENAT2 = number_of("openat2")
 
 
-def open_path(base: int, path: bytes, how: object) -> int:
+def open_path(base: int, path: bytes, how: int) -> int:
     """Open with openat2(2): ``how`` is one of the four above; magic links of procfs are never followed.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Loading a compiled seccomp filter, and talking to its listener.
+"""Loading a compiled seccomp filter.
 
-Runs in: child (loading), supervisor (the listener). Sources: seccomp(2), seccomp_unotify(2).
+Runs in: child; ``set_sync_wake_up``: supervisor. Source: seccomp(2).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, Long, Pointer, function, get_errno, syscall
+from sandboxed_python.kernel.calls import Char, Long, Pointer, function, syscall
 
 
 def load_filter(program: bytes) -> None:
@@ -46,26 +46,6 @@ def _load(program: bytes, flags: int) -> int:
     return syscall("seccomp", uapi.SECCOMP_SET_MODE_FILTER, flags, fprog)
 
 
-class Notification:
-    """One call that a confined task has made and that waits for an answer.
-
-    Attributes:
-        id: the kernel's cookie of the waiting call.
-        task: thread id of the caller, in the supervisor's pid namespace.
-        number: of the system call.
-        arguments: the six registers, unsigned.
-    """
-
-    __slots__ = ("arguments", "id", "number", "task")
-
-    def __init__(self, raw: bytes) -> None:
-        """Decode ``struct seccomp_notif``."""
-        self.id = int.from_bytes(raw[0:8], "little")
-        self.task = int.from_bytes(raw[8:12], "little")
-        self.number = int.from_bytes(raw[16:20], "little", signed=True)
-        self.arguments = tuple([int.from_bytes(raw[at : at + 8], "little") for at in range(32, 80, 8)])
-
-
 _ioctl = function("ioctl", Long, Long, Pointer)
 
 
@@ -77,52 +57,3 @@ def set_sync_wake_up(listener: int) -> bool:
     """
     result: int = _ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, uapi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
     return result == 0
-
-
-def receive(listener: int) -> Notification | None:
-    """Take the next notification; None when its caller has gone meanwhile, or a signal came.
-
-    Raises:
-        KernelError: the listener is unusable.
-    """
-    buffer = (Char * uapi.SIZEOF_SECCOMP_NOTIF)()
-    if _ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_RECV, buffer) & 0xFFFFFFFF:
-        number = get_errno()
-        if number in (errno.ENOENT, errno.EINTR):
-            return None
-        raise KernelError(number, "SECCOMP_IOCTL_NOTIF_RECV", str(listener))
-    return Notification(bytes(buffer))
-
-
-def answer(listener: int, cookie: int, error: int = 0, value: int = 0) -> bool:
-    """Answer a call with a result or an errno.
-
-    Args:
-        listener: the listener.
-        cookie: the notification's ``id``.
-        error: errno, positive; 0: the call returns ``value``.
-        value: what the call returns.
-
-    Returns:
-        False when the caller has gone meanwhile.
-    """
-    response = (
-        cookie.to_bytes(8, "little")
-        + value.to_bytes(8, "little", signed=True)
-        + (-error).to_bytes(8, "little", signed=True)
-    )
-    # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags: the sign of the error must not reach the flags.
-    response = response[:20] + bytes(4)
-    return bool(_ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_SEND, response) & 0xFFFFFFFF == 0)
-
-
-def let_through(listener: int, cookie: int) -> bool:
-    """Answer ``SECCOMP_USER_NOTIF_FLAG_CONTINUE``: the kernel carries the call out as it stands.
-
-    Only for calls whose decision rests on registers: memory can change before the kernel reads it again.
-
-    Returns:
-        False when the caller has gone meanwhile.
-    """
-    response = cookie.to_bytes(8, "little") + bytes(12) + uapi.SECCOMP_USER_NOTIF_FLAG_CONTINUE.to_bytes(4, "little")
-    return bool(_ioctl(listener, uapi.SECCOMP_IOCTL_NOTIF_SEND, response) & 0xFFFFFFFF == 0)

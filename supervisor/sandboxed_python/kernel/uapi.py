@@ -30,11 +30,8 @@ SYSCALLS = {
     "pidfd_send_signal": (424, 424),
 }
 
-# Calls that a notifying filter may hand to the supervisor: architecture -> number -> name.
-NOTIFIED = {
-    "x86_64": {9: "mmap", 59: "execve", 322: "execveat"},
-    "aarch64": {222: "mmap", 221: "execve", 281: "execveat"},
-}
+# Calls that are answered by a look at their registers: name -> (x86-64, arm64).
+NOTIFIED = {"mmap": (9, 222), "execve": (59, 221), "execveat": (322, 281)}
 
 # Landlock.
 LANDLOCK_CREATE_RULESET_VERSION = 1 << 0

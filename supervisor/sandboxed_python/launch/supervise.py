@@ -46,6 +46,8 @@ def supervise(session: Session, plan: Plan) -> int:
         if signals:
             _signals(session)
     _end_descendants()
+    if session.broker is not None:
+        session.broker.close()
     return session.status
 
 

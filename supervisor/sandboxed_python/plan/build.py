@@ -15,6 +15,7 @@ from sandboxed_python.plan.filters import variant
 from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.plan.protect import Protection
+from sandboxed_python.policy.model import is_broad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,11 +79,7 @@ def build(  # noqa: PLR0913
     interpreter = () if fork else (os.path.realpath(runtime.executable), *LOADERS)
     rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
     gate = map_gate(policy, runtime, implicit.RealPaths())
-    parts: list[str] = []
-    if gate is not None and support.notify:
-        parts.append("map")
-    if not fork and support.notify and not policy.granted("child"):
-        parts.append("exec")
+    parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()
     return Plan(
         policy=effective,
         target=target,
@@ -91,13 +88,51 @@ def build(  # noqa: PLR0913
         ruleset=ruleset,
         rules=rules,
         static_filter=variant(filter_scopes(policy), exec_way=not fork) if support.seccomp else "",
-        notify_parts=tuple(parts),
+        notify_parts=parts,
         map_gate=gate,
         unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))),
         keep_capabilities=keep_capabilities,
         missing=tuple(missing),
         machine=support.machine,
     )
+
+
+def notify_parts(policy: Policy, *, mapped: bool, fork: bool) -> tuple[str, ...]:
+    """Return the parts of the notifying filter that a policy can't do without; see ``plan.seccomp.PART_REASONS``.
+
+    Args:
+        policy: what the user granted.
+        mapped: there is a gate for executable mappings.
+        fork: as for ``build``.
+    """
+    parts = ["change"]
+    if mapped:
+        parts.append("map")
+    if not fork and not policy.granted("child"):
+        parts.append("exec")
+    if not policy.reader.all and "fs.metadata" not in policy.scopes:
+        parts.append("stat")
+    if policy.write:
+        parts.append("names")
+    if not all(_is_landlocks(grant, within_files=True) for grant in policy.read):
+        parts.append("open")
+    elif not all(_is_landlocks(grant, within_files=False) for grant in policy.write):
+        parts.append("write")
+    if policy.granted("net"):
+        parts.append("unix")
+    return tuple(sorted(parts))
+
+
+def _is_landlocks(grant: Grant, *, within_files: bool) -> bool:
+    """Tell whether Landlock alone opens what a grant names: an existing tree, or everything to read, or a file.
+
+    A file that is to be written may be replaced by another of its name, which Landlock has no rule for.
+    """
+    if grant.kind == "all":
+        return within_files
+    if grant.kind == "tree":
+        return os.path.isdir(grant.paths[0]) and not is_broad(grant)
+    return grant.kind == "path" and within_files and os.path.exists(grant.paths[0])
 
 
 def filter_scopes(policy: Policy) -> frozenset[str]:

@@ -59,20 +59,55 @@ MACHINES = tuple(uapi.AUDIT_ARCH)
 # The parts of the notifying filter: which calls go to the supervisor. Rows of one call are alternatives, and a row
 # without checks is every such call. What no part names passes this filter. Masks cover only bits that the kernel looks
 # at (see plan.syscalls). Calls from number 424 on can't have checks.
+_OPEN_FOR_CHANGE = (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_TMPFILE & ~os.O_DIRECTORY)
 NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
     "exec": (("execve", ()), ("execveat", ())),
     "map": (("mmap", ((2, uapi.PROT_EXEC, uapi.PROT_EXEC), (3, uapi.MAP_ANONYMOUS, 0))),),
-    "thread": (("clone", ((0, uapi.CLONE_THREAD, uapi.CLONE_THREAD),)),),
-}
+    # fstat(2) by newfstatat's AT_EMPTY_PATH isn't left out: with that flag the kernel still takes a path.
+    "stat": (
+        *((name, ()) for name in (
+            "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
+            "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr",
+        )),
+        ("open", ((1, uapi.O_PATH, uapi.O_PATH),)),
+        ("openat", ((2, uapi.O_PATH, uapi.O_PATH),)),
+    ),
+    "change": tuple((name, ()) for name in (
+        "chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
+        "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
+        "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "capset",
+    )),
+    "names": tuple((name, ()) for name in (
+        "mkdir", "mkdirat", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2",
+        "link", "linkat", "symlink", "symlinkat", "truncate",
+    )),
+    "write": (
+        ("creat", ()),
+        *(("open", ((1, bit, bit),)) for bit in _OPEN_FOR_CHANGE),
+        *(("openat", ((2, bit, bit),)) for bit in _OPEN_FOR_CHANGE),
+    ),
+    "open": (("creat", ()), ("open", ()), ("openat", ())),
+    "unix": (
+        ("socket", ((0, 0xFFFFFFFF, uapi.AF_UNIX),)),
+        ("connect", ()), ("bind", ()), ("getsockname", ()),
+        *(("sendto", ((4, 1 << bit, 1 << bit),)) for bit in range(48)),  # the address isn't NULL
+    ),
+}  # fmt: skip
 PART_REASONS = {
     "exec": "exactly the first one passes: the supervisor's own, into another interpreter",
     "map": "which file becomes code",
-    "thread": "the first thread closes the door of map for good, for two threads could swap the descriptor",
+    "stat": "Landlock has no right for metadata; --allow-fs-metadata does without",
+    "change": "Landlock has no right for modes, owners, times and attributes",
+    "names": "granted names themselves, and prefixes, are no directory that Landlock could be told of",
+    "write": "grants of names that Landlock can't be told of: prefixes, and files that don't exist yet",
+    "open": "read grants of names that Landlock can't be told of: prefixes, and files that don't exist yet",
+    "unix": "a Unix socket's path needs fs.write, and Landlock has no right for it before ABI 9",
 }
 
 
 # What is shipped: every static variant, and every combination of these parts of the notifying filter.
-SHIPPED_PARTS = ("map", "thread", "exec")
+# Every policy has "change", and "open" contains "write".
+SHIPPED_PARTS = ("map", "exec", "stat", "names", "unix")
 
 # Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, k.
 _LOAD, _JUMP_EQ, _JUMP_GE, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -89,8 +124,9 @@ def shipped() -> Iterator[str]:
         if "child" not in scopes:
             yield variant(scopes, exec_way=True)
     for parts in _subsets(SHIPPED_PARTS):
-        if parts:
-            yield notify_variant(parts)
+        for opened in ("write", "open"):
+            yield notify_variant((*parts, "change"))
+            yield notify_variant((*parts, "change", opened))
 
 
 def compile_named(name: str, machine: str) -> bytes:
