@@ -5,6 +5,7 @@ This file is also the program that replays them, under any interpreter: it forks
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -45,6 +46,12 @@ def load() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def replay() -> None:
     """Replay every case; one JSON line each: [id, what was wrong, or ""]."""
     sys.path.insert(0, SUPERVISOR)
+    import socket  # what many cases import: once is enough
+    import urllib.request
+
+    from sandboxed_python.child import hook, permission
+
+    del hook, permission, socket, urllib
     setups, cases = load()
     for case in cases:
         top = os.path.realpath(tempfile.mkdtemp(prefix="replay-"))
@@ -66,7 +73,9 @@ def judge(case: dict[str, Any], setup: list[dict[str, str]], top: str) -> str:
     after = snapshot(top)
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     allowed = [path.partition("XXX")[0] for path in expect.get("changes", [])]
-    strange = [path for path in changed if not any(path == a or (a[-1:] == "-" and path.startswith(a)) for a in allowed)]
+    strange = [
+        path for path in changed if not any(path == a or (a[-1:] == "-" and path.startswith(a)) for a in allowed)
+    ]
     if strange:
         return f"changed {strange}"
     if expect.get("changes") and not changed:
@@ -178,7 +187,7 @@ def in_fork(case: dict[str, Any], policy: Any, top: str) -> dict[str, Any]:
     with os.fdopen(read, encoding="utf-8") as file:
         text = file.read()
     os.waitpid(child, 0)
-    return json.loads(text) if text else {"died": True}  # type: ignore[no-any-return]
+    return json.loads(text) if text else {"died": True}
 
 
 def run(case: dict[str, Any], policy: Any, top: str) -> dict[str, Any]:
@@ -197,20 +206,16 @@ def run(case: dict[str, Any], policy: Any, top: str) -> dict[str, Any]:
             value = names.get("r")
         else:
             value = eval(code, names)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - it is told to the parent
         frames = []
         at = error.__traceback__
         while at is not None:
             frames.append(at.tb_frame.f_code.co_filename)
             at = at.tb_next
-        code = getattr(error, "code", None) or getattr(error, "errno", None)
-        if isinstance(code, int):
-            import errno
-
-            code = errno.errorcode[code]
+        name = getattr(error, "code", None) or errno.errorcode.get(getattr(error, "errno", None) or 0)
         told = {name: getattr(error, name, None) for name in ("permission", "resource", "flag")}
         ours = [name for name in frames[1:] if name.startswith(SUPERVISOR)]
-        return {"code": code, "frames": ours, "type": type(error).__name__, "text": str(error), **told}
+        return {"code": name, "frames": ours, "type": type(error).__name__, "text": str(error), **told}
     return {"ok": True, "value": value}
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import pathlib
-import pickle
 from typing import Any
 
 import pytest
+
 from sandboxed_python.child.permission import Permission
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import OSLookup, parse_grant
+from tests.child.test_hook import SUPERVISOR, program, python, run
 
-from tests.child.test_hook import PRELUDE, SUPERVISOR, program, run
-from tests.child.test_hook import python as python
+__all__ = ["python"]
 
 
 def make(tmp_path: pathlib.Path, **options: Any) -> Permission:
@@ -73,6 +73,9 @@ class Bad(os.PathLike[str]):
         return 1  # type: ignore[return-value]
 
 
+REFERENCE = 'The "reference" argument must be of type str, bytes, or os.PathLike. Received'
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,15 +85,12 @@ class Bad(os.PathLike[str]):
         (([],), 'The "scope" argument must be of type str. Received an instance of list'),
         ((str,), 'The "scope" argument must be of type str. Received class str'),
         ((len,), 'The "scope" argument must be of type str. Received function len'),
-        (("x" * 0, 1), 'The "reference" argument must be of type str, bytes, or os.PathLike. Received type int (1)'),
-        (("net", True), 'The "reference" argument must be of type str, bytes, or os.PathLike. Received type bool (True)'),
-        (("nonsense", []), 'The "reference" argument must be of type str, bytes, or os.PathLike. Received an instance of list'),
-        (("fs.read", bytearray(b"x")), 'The "reference" argument must be of type str, bytes, or os.PathLike. '
-         "Received an instance of bytearray"),
-        (("fs.read", Bad()), 'The "reference" argument must be of type str, bytes, or os.PathLike. '
-         "Received an instance of Bad"),
-        (("fs.read", 123456789012345678901234567890), 'The "reference" argument must be of type str, bytes, or '
-         "os.PathLike. Received type int (1234567890123456789012345...)"),
+        (("x" * 0, 1), "REFERENCE type int (1)"),
+        (("net", True), "REFERENCE type bool (True)"),
+        (("nonsense", []), "REFERENCE an instance of list"),
+        (("fs.read", bytearray(b"x")), "REFERENCE an instance of bytearray"),
+        (("fs.read", Bad()), "REFERENCE an instance of Bad"),
+        (("fs.read", 123456789012345678901234567890), "REFERENCE type int (1234567890123456789012345...)"),
     ],
 )  # fmt: skip
 def test_wrong_types(arguments: tuple[Any, ...], message: str) -> None:
@@ -98,7 +98,7 @@ def test_wrong_types(arguments: tuple[Any, ...], message: str) -> None:
         for method in (permission.has, permission.drop):
             with pytest.raises(TypeError) as caught:
                 method(*arguments)
-            assert str(caught.value) == message
+            assert str(caught.value) == message.replace("REFERENCE", REFERENCE)
             assert caught.value.code == "ERR_INVALID_ARG_TYPE"  # type: ignore[attr-defined]
 
 
@@ -177,5 +177,3 @@ print(hasattr(sys, "permission"), permission.enabled, permission.has("child"), p
     assert run(code, tmp_path).stdout == "False False True <sandboxed_python permission model: off>\n"
     off = run(program("print(hasattr(sys, 'permission'), told(\"open('f')\"))", mode="off"), tmp_path).stdout
     assert off == "False FileNotFoundError\n"
-    assert "confine" in PRELUDE
-    assert pickle.loads(pickle.dumps(1)) == 1

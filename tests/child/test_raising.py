@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tests.child.test_hook import SUPERVISOR, program, run
-from tests.child.test_hook import python as python
+from tests.child.test_hook import SUPERVISOR, program, python, run
 
 if TYPE_CHECKING:
     import pathlib
+
+__all__ = ["python"]
 
 OPENINGS = """
 import traceback

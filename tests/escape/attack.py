@@ -317,7 +317,7 @@ int main(int argc, char **argv) {
 @functools.cache
 def _compiled(kind: str) -> bytes:
     gcc = support.tool("gcc")
-    flags = {"library": ["-shared", "-fPIC"], "program": ["-static"]}[kind]
+    flags = {"library": ["-shared", "-fPIC"], "program": ["-static"], "dynamic": ["-pie", "-fPIE"]}[kind]
     with tempfile.TemporaryDirectory() as folder:
         with open(f"{folder}/marker.c", "w") as file:
             file.write(_MARKER)
@@ -334,6 +334,11 @@ def library() -> bytes:
 def program() -> bytes:
     """Return a static program that creates ``$MARKER``, and the file named by its first argument."""
     return _compiled("program")
+
+
+def dynamic_program() -> bytes:
+    """Return the same program, linked against the system's libraries."""
+    return _compiled("dynamic")
 
 
 @contextlib.contextmanager

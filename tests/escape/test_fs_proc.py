@@ -81,19 +81,25 @@ def test_the_own_memory(attacker: Attacker, body: str) -> None:
     )
 
 
-@pytest.mark.parametrize("write", ["its own tree", "*"])
-def test_the_own_memory_by_another_mount_of_proc(superuser: Attacker, write: str) -> None:
+def test_the_own_memory_by_another_mount_of_proc(superuser: Attacker) -> None:
     """A second mount of proc, as in folders that hold a root for containers: its place is not /proc, its files are."""
-    unshare = tool("unshare")
-    place = superuser.put("write/root/proc/x", "")[:-2]
-    before = [unshare, "-m", "--propagation", "private", "sh", "-c", f'mount -t proc proc {place} && exec "$@"', "sh"]
+    place = superuser.put("root/proc/x", "")[:-2]
+    before = [
+        *(tool("unshare"), "-m", "--propagation", "private"),
+        *("sh", "-c", f'mount -t proc proc {place} && exec "$@"', "sh"),
+    ]
     body = f"target = b'untouched!'\nmemory = open('{place}/self/mem', 'r+b', 0){TOUCH}"
     plain = superuser.plain(body, before=before)
     assert "touched!!!" in plain.stdout, plain.said
-    words = [*superuser.command, "--permission", *superuser.grants, *(["--allow-fs-write=*"] * (write == "*")), "-c"]
-    confined = superuser.run([*before, *words, source(body, superuser.home)])
-    assert "TRIED" in confined.stdout, confined.said
-    assert "touched!!!" not in confined.stdout, confined.said
+    words = [*superuser.command, "--permission", *superuser.grants, "--allow-fs-read=*"]
+    everything = superuser.run([*before, *words, "--allow-fs-write=*", "-c", source(body, superuser.home)])
+    assert "TRIED" in everything.stdout, everything.said
+    assert "touched!!!" not in everything.stdout, everything.said
+    # A grant that leads there in so many words is a mistake, and said to be one.
+    for literal in (superuser.home, place, f"{place}/self"):
+        refused = superuser.run([*before, *words, f"--allow-fs-write={literal}/", "-c", source(body, superuser.home)])
+        assert refused.code == 9, refused.said
+        assert "--allow-fs-write" in refused.stderr, refused.said
 
 
 @pytest.mark.parametrize("path", ["/proc/sys/kernel/printk_ratelimit", "/sys/kernel/mm/transparent_hugepage/enabled"])

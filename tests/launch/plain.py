@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0  # seconds; how long a terminal or a process may take on a busy machine
 MINORS = range(10, 15)
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 
 def pythons() -> list[str]:
@@ -87,6 +88,10 @@ def same(
     """Run ``words`` both ways, assert that nothing tells them apart, and return how plain python ended."""
     expected = plain(*words, cwd=cwd, env=env, stdin=stdin)
     found = confined(*words, grants=grants, cwd=cwd, env=env, stdin=stdin)
+    expected, found = (
+        ended._replace(stdout=ADDRESS.sub("0x...", ended.stdout), stderr=ADDRESS.sub("0x...", ended.stderr))
+        for ended in (expected, found)
+    )
     different = [
         line
         for name in ("stderr", "stdout", "code")

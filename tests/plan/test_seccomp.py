@@ -114,7 +114,7 @@ def test_variants_have_canonical_names() -> None:
     assert filters.variant({"child"}, exec_way=True) == "child"
     assert filters.variant((), exec_way=True) == "exec"
     assert filters.notify_variant(()) == ""
-    assert filters.notify_variant(["thread", "map", "map"]) == "notify-map+thread"
+    assert filters.notify_variant(["stat", "map", "map"]) == "notify-map+stat"
     assert len(set(NAMES)) == len(NAMES)
     assert len(STATIC) == 2**5 + 2**4  # every set of scopes, and the exec way where execve isn't open anyway
     assert set(seccomp.SHIPPED_PARTS) <= set(seccomp.NOTIFY_PARTS)
@@ -124,7 +124,7 @@ def test_variants_have_canonical_names() -> None:
 def test_the_hot_path_imports_nothing_heavy() -> None:
     code = (
         "import sys; from sandboxed_python.plan.filters import load, notify_variant, variant; "
-        "load(variant(()), 'x86_64'); load(notify_variant(['map']), 'x86_64'); "
+        "load(variant(()), 'x86_64'); load(notify_variant(['change']), 'x86_64'); "
         "print(*{'pyseccomp', 'ctypes', 'struct', 'typing', 'sandboxed_python.plan.syscalls'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=_path())
@@ -478,28 +478,52 @@ def test_legacy_calls_of_x86_64() -> None:
 def test_a_notifying_filter_notifies_its_parts_and_nothing_else(name: str, machine: str) -> None:
     parts = name[len(filters.NOTIFY) :].split("+")
     rows = [row for part in parts for row in seccomp.NOTIFY_PARTS[part]]
+    rules = [(called, Rule(checks=tuple(seccomp._check(*fields) for fields in checks))) for called, checks in rows]
     for call in CALLS:
         if number(call.name, machine) < 0:
             continue
-        for args in interesting(call):
-            wanted = any(
-                called == call.name and all(args[arg] & mask == value for arg, mask, value in checks)
-                for called, checks in rows
-            )
+        own = tuple(rule for called, rule in rules if called == call.name)
+        for args in interesting(call.replace(rules=own)):
+            wanted = any(rule.holds(args) for rule in own)
             assert answer(name, machine, call.name, args) == (NOTIFY if wanted else ALLOW), (call.name, args)
 
 
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
 def test_the_parts_spelled_out(machine: str) -> None:
-    assert answer("notify-map", machine, "mmap", (0, 1, 5, 2, 3)) == NOTIFY
-    assert answer("notify-map", machine, "mmap", (0, 1, 4 | HIGH, 0x10002, 3)) == NOTIFY
-    assert answer("notify-map", machine, "mmap", (0, 1, 3, 2, 3)) == ALLOW
-    assert answer("notify-map", machine, "mmap", (0, 1, 5, 0x22)) == ALLOW  # the static filter's
-    assert answer("notify-map", machine, "execve") == ALLOW
-    assert answer("notify-exec", machine, "execve", ONES) == NOTIFY
-    assert answer("notify-exec", machine, "execveat", ZEROS) == NOTIFY
-    assert answer("notify-thread", machine, "clone", (THREAD,)) == NOTIFY
-    assert answer("notify-thread", machine, "clone", (FORK,)) == ALLOW
+    def notified(part: str, call: str, args: Sequence[int] = ()) -> bool:
+        found = bpf.execute(alone(part, machine), bpf.seccomp_data(number(call, machine), args, machine))
+        assert found.action in (bpf.USER_NOTIF, bpf.ALLOW)
+        return found.action == bpf.USER_NOTIF
+
+    assert notified("map", "mmap", (0, 1, 5, 2, 3))
+    assert notified("map", "mmap", (0, 1, 4 | HIGH, 0x10002, 3))
+    assert not notified("map", "mmap", (0, 1, 3, 2, 3))
+    assert not notified("map", "mmap", (0, 1, 5, 0x22))  # anonymous: the static filter's
+    assert not notified("map", "execve")
+    assert notified("exec", "execve", ONES)
+    assert notified("exec", "execveat", ZEROS)
+    assert notified("stat", "faccessat2")
+    assert notified("stat", "newfstatat", (3, 0, 0, 0x1000))
+    assert not notified("stat", "fstat")
+    assert notified("stat", "openat", (0, 0, uapi.O_PATH | 0o2000000 | HIGH))
+    assert not notified("stat", "openat", (0, 0, 0o2000000))
+    assert notified("change", "fchmod")
+    assert notified("names", "unlinkat")
+    for flags in (1, 2, 0o100, 0o1000, uapi.O_TMPFILE, 0o2000000 | 1, 1 | HIGH):
+        assert notified("write", "openat", (0, 0, flags))
+    assert not notified("write", "openat", (0, 0, 0o2000000 | HIGH))
+    assert notified("open", "openat", (0, 0, 0))
+    assert notified("unix", "socket", (uapi.AF_UNIX | HIGH, 1, 0))
+    assert not notified("unix", "socket", (uapi.AF_INET, 1, 0))
+    assert notified("unix", "connect")
+    assert not notified("unix", "sendto", ZEROS)
+    for bit in range(64):
+        assert notified("unix", "sendto", (3, 0, 0, 0, 1 << bit, 16))
+
+
+@functools.cache
+def alone(part: str, machine: str) -> list[bpf.Instruction]:
+    return bpf.parse(seccomp.compile_notify([part], machine))
 
 
 def test_notified_calls_pass_some_static_filter() -> None:

@@ -1,4 +1,4 @@
-"""Opening files: what Landlock can't name (prefixes, names that don't exist yet) and ``O_PATH``.
+"""Opening files: what Landlock can't name (prefixes, names that don't exist yet), and ``O_PATH``.
 
 Runs in: supervisor. What Landlock alone decides is let through: the kernel resolves the path again and judges what it
 reaches, so a racing thread reaches what Landlock grants and nothing else. All other files are opened here: an existing
@@ -28,6 +28,7 @@ _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 # What the caller's flags may not do here: make us follow, create twice, or take the caller's terminal as ours.
 _OURS = os.O_CLOEXEC | os.O_NOCTTY
+_CONTENTS = os.O_TRUNC | os.O_APPEND | os.O_DIRECT | _TMPFILE  # O_PATH ignores them
 _NOT_AGAIN = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _S_IFMT, _S_IFREG, _S_IFDIR, _S_IFCHR, _S_IFIFO, _S_IFLNK = 0o170000, 0o100000, 0o040000, 0o020000, 0o010000, 0o120000
 _TRIES = 4
@@ -74,19 +75,26 @@ def _kernel_decides(request: Request, path: str) -> bool:
 
 
 def _open_path(request: Request, place: Place, flags: int) -> Answer:
-    """``O_PATH``: hand over the descriptor that was judged. It tells metadata and opens nothing."""
-    keep = False
+    """``O_PATH``, as near as can be: ``SECCOMP_IOCTL_NOTIF_ADDFD`` hands over no ``O_PATH`` descriptors (EBADF).
+
+    So the caller gets one that is open for reading, of a file or directory that it may read: that does all that an
+    ``O_PATH`` one does, and reads besides. What can't be opened for reading without consequences (links, named pipes,
+    sockets, devices), and what may only be known of, is refused.
+    """
     try:
-        if not permits(request, place):
+        if not permits(request, place) or not _may_look_into(request, place):
             return DENIED
-        if flags & os.O_DIRECTORY and os.fstat(place.descriptor).st_mode & _S_IFMT != _S_IFDIR:
+        kind = os.fstat(place.descriptor).st_mode & _S_IFMT
+        if flags & os.O_DIRECTORY and kind != _S_IFDIR:
             return failure(errno.ENOTDIR)
+        if kind == _S_IFLNK:
+            return failure(errno.ELOOP)
+        if kind not in (_S_IFREG, _S_IFDIR):
+            return DENIED
         request.confirm()
-        keep = True
-        return _handed(place.descriptor, flags)
+        return _handed(_reopen(place.descriptor, flags & ~os.O_PATH & ~os.O_ACCMODE & ~_CONTENTS), flags)
     finally:
-        if not keep:
-            place.close()
+        place.close()
 
 
 def _open_nameless(request: Request, place: Place, flags: int, mode: int) -> Answer:

@@ -49,7 +49,7 @@ _PROBES = ("x", "\x7f{probe}\x01")
 def needs_of_open(flags: int) -> tuple[str, ...]:
     """Return what open(2) with these flags needs of the file, which may not exist yet."""
     if flags & os.O_PATH:
-        return ("stat",)
+        return ("read",)  # what is handed over can be read, see calls_open
     mode = flags & os.O_ACCMODE
     changes = mode != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY))
     if not changes:
@@ -60,7 +60,7 @@ def needs_of_open(flags: int) -> tuple[str, ...]:
 def permits(request: Request, place: Place) -> bool:
     """Tell whether a place that was reached has what ``request.needs``."""
     path = place.path
-    if path[:1] != "/" or path.endswith(DELETED):
+    if path[-1] == ")" or path[:1] != "/":
         return _permits_nameless(request, place)
     return permits_path(request, path)
 
@@ -98,9 +98,9 @@ def _permits_nameless(request: Request, place: Place) -> bool:
         return True
     if path[:1] != "/":
         return place.reached != BY_NAME and _READ_ONLY.issuperset(request.needs)
-    if path.startswith("/memfd:") and place.reached != BY_NAME and not os.fstat(place.descriptor).st_nlink:
+    if path.startswith("/memfd:") and path.endswith(DELETED) and place.reached != BY_NAME and not os.fstat(place.descriptor).st_nlink:
         return True
-    return permits_path(request, path) and permits_path(request, path[: -len(DELETED)])
+    return permits_path(request, path) and permits_path(request, path.removesuffix(DELETED))
 
 
 def judge_stop(request: Request, stop: StoppedError) -> Answer:

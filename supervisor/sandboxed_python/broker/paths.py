@@ -183,10 +183,9 @@ def find(request: Request, at: int, path: bytes, *, follow: bool = True, empty: 
         OSError: ``ENOENT`` for an empty path, ``EBADF``: these tell nothing about files.
     """
     if path[:1] == b"/":
-        if path[-1] != 47 and b"/." not in path and b"//" not in path and path[:6] != b"/proc/":
-            place = _find_straight(request, path, follow=follow)
-            if place is not None:
-                return place
+        place = _find_straight(request, path, follow=follow)
+        if place is not None:
+            return place
     elif not path:
         if not empty:
             raise OSError(errno.ENOENT, "")
@@ -215,19 +214,25 @@ def find(request: Request, at: int, path: bytes, *, follow: bool = True, empty: 
 def _find_straight(request: Request, path: bytes, *, follow: bool) -> Place | None:
     """Reach what has no link on its way: then the path, spelled without detours, is the real one.
 
-    Whether a folder's path has links is remembered, to save a vain attempt; it is asked of the kernel every time.
+    Which paths are spelled so, and which of them were seen to have links on their way, is remembered to save vain
+    attempts; whether this one has any now, the kernel is asked every time.
     """
-    linked = request.context.linked
-    folder = path[: path.rfind(b"/")]
-    if folder in linked or not (request.task in request.context.rooted or same_root(request)):
+    straight = request.context.straight
+    spelled = straight.get(path)
+    if spelled is None:
+        spelled = os.fsdecode(path)
+        if spelled[-1] == "/" or "/." in spelled or "//" in spelled or spelled[:6] == "/proc/":
+            spelled = ""
+        if len(straight) >= FORGET:
+            straight.clear()
+        straight[path] = spelled
+    if not spelled or not (request.task in request.context.rooted or same_root(request)):
         return None
     descriptor = notify.open_path(uapi.AT_FDCWD, path, notify.STRAIGHT if follow else notify.STRAIGHT_NO_FOLLOW)
     if descriptor >= 0:
-        return Place(descriptor, os.fsdecode(path))
+        return Place(descriptor, spelled)
     if notify.get_errno() == errno.ELOOP:
-        if len(linked) >= FORGET:
-            linked.clear()
-        linked.add(folder)
+        straight[path] = ""
     return None
 
 
@@ -364,6 +369,8 @@ class Walk:
 
     def _step(self, name: bytes) -> Entry | None:
         last = not self.todo
+        if last and self.creating and self.slash:
+            return self._entry(name, -1)  # EISDIR, whatever is there
         if name == b".." and not self.ours and self._at_root():
             name = b"."
         try:

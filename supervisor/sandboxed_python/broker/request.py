@@ -119,8 +119,8 @@ class Context:
         handlers: number of a system call -> (name, handler); from ``answer.load``.
         checks: need -> the policy's question.
         reachable: (device, inode) of directories known to be where their path says.
-        linked: folders whose paths, as spelled, were seen to have links in them.
         rooted: threads known to have our root directory.
+        straight: path -> its text if it is spelled like a real path, "" if it isn't one.
         sockets: inode -> type of the Unix sockets that were handed out unconnected.
         abstract: abstract socket names that were bound inside the sandbox.
         datagrams: inode -> our half of the Unix datagram sockets.
@@ -129,7 +129,7 @@ class Context:
 
     __slots__ = (
         "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads", "kernel_writes",
-        "landlock", "linked", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets",
+        "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -156,7 +156,7 @@ class Context:
         self.on_error = on_error
         self.handlers: dict[int, tuple[str, Handler]] = {}
         self.reachable: set[tuple[int, int]] = set()
-        self.linked: set[bytes] = set()
+        self.straight: dict[bytes, str] = {}
         self.rooted: set[int] = set()
         self.sockets: dict[int, int] = {}
         self.datagrams: dict[int, Sender] = {}
@@ -171,7 +171,7 @@ class Context:
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._policy = policy
-        self.checks = {"read": policy.readable, "write": policy.writable, "stat": policy.statable}
+        self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
 
 
 class Request:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sandboxed_python.plan.model import Plan
 
 
+FOLLOW_EVERY = 64
+
+
 class Broker:
     """Answers the seccomp notifications of one tree of confined tasks.
 
@@ -35,6 +38,8 @@ class Broker:
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
         """
         self.plan = plan
+        self._served = 0
+        self._processor = -1
         self._execs_left = 1 if plan.way == "exec" and not plan.policy.granted("child") else 0
         readable = rule_places(plan, landlock.READ_FILE)
         writable = rule_places(plan, landlock.WRITE_FILE)
@@ -60,6 +65,23 @@ class Broker:
             return
         request = Request(self.context, words[0], words[1], words[3:])
         deliver(request, answer(request, words[2]))
+        self._served += 1
+        if not self._served % FOLLOW_EVERY:
+            self._follow(request.task)
+
+    def _follow(self, task: int) -> None:
+        """Go on on the processor that the caller runs on: an answer there takes a tenth of the time.
+
+        The caller waits while we work, so nothing is lost. Where it runs is field 39 of proc_pid_stat(5).
+        """
+        try:
+            with open(f"/proc/{task}/stat", "rb", 0) as file:
+                processor = int(file.read(1024).rpartition(b")")[2].split()[36])
+            if processor != self._processor:
+                os.sched_setaffinity(0, {processor})
+                self._processor = processor
+        except (OSError, ValueError, IndexError):
+            return  # it has ended, or that processor isn't ours
 
     def close(self) -> None:
         """Let go, when the last confined task is gone."""

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 def run(  # noqa: PLR0913
-    policy: Policy, kind: str, target: str, argv: list[str], *, baseline: frozenset[str], guarded: bool
+    policy: Policy,
+    kind: str,
+    target: str,
+    argv: list[str],
+    *,
+    options: list[str],
+    baseline: frozenset[str],
+    guarded: bool,
 ) -> None:
     """Install the friendly layer and run the program; return when it has ended normally.
 
@@ -25,6 +32,7 @@ def run(  # noqa: PLR0913
         kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
         target: the script, module, code or path, as given.
         argv: the program's own arguments.
+        options: Python's options.
         baseline: the modules that a plain interpreter has loaded at this point; the others are forgotten.
         guarded: the kernel itself refuses metadata of what isn't granted.
 
@@ -36,7 +44,7 @@ def run(  # noqa: PLR0913
     hook.install(policy, guarded=guarded)
     forget(baseline)
     gc.enable()
-    runner.run(kind, target, argv)
+    runner.run(kind, target, argv, options)
 
 
 def forget(baseline: frozenset[str]) -> None:

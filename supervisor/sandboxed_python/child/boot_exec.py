@@ -1,3 +1,4 @@
+#!/bin/false - python -x skips the first line of this file, too
 """The script that a freshly exec'ed, already confined interpreter runs: ``python [options] boot_exec.py FD``.
 
 Runs in: child. FD is a memory file with what the supervisor has to say (``launch.start.write_memo``).
@@ -27,6 +28,7 @@ def _main() -> None:
         data["kind"],
         data["target"],
         data["argv"],
+        options=data["options"],
         baseline=_BASELINE,
         guarded=data["guarded"],
     )

@@ -33,6 +33,10 @@ EITHER = 2  # the event doesn't tell (chown and lchown raise the same one): gran
 # What ctypes looks up in its own process while it is imported: ctypes.util of 3.14.
 _CTYPES_OWN = frozenset(("dl_iterate_phdr",))
 
+# What makes subinterpreters. The event of that, cpython.PyInterpreterState_New, isn't raised by every version, and a
+# denial there crashes 3.12.
+_INTERPRETERS = frozenset(("_interpreters", "_xxsubinterpreters"))
+
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
 _WRITING = os.O_CREAT | os.O_TRUNC
 _getcwd = os.getcwd
@@ -89,9 +93,14 @@ def _open(judge: Judge, _row: Any, arguments: Any) -> Denial:
 
 
 def _import(judge: Judge, _row: Any, arguments: Any) -> Denial:
-    """Load an extension module: those of the interpreter itself are no addons. Other modules have no file here."""
+    """Import: (name, None, ...) before a module is looked for, (name, file, ...) before an extension module is loaded.
+
+    Those of the interpreter itself are no addons.
+    """
     path = arguments[1]
     if path is None:
+        if arguments[0] in _INTERPRETERS:
+            judge.close_interpreters(arguments[0])
         return None
     path = _fsdecode(path)
     folder = _dirname(path)
@@ -213,7 +222,6 @@ EVENTS: dict[str, tuple[str, Callable[[Judge, Any, Any], Denial], Any]] = {
     "subprocess.Popen": ("child", _switch, ("child", 0)),
     "_thread.start_joinable_thread": ("worker", _thread, None),
     "_thread.start_new_thread": ("worker", _thread, None),
-    "cpython.PyInterpreterState_New": ("worker", _switch, ("worker", -1)),
     "import": ("addon", _import, None),
     "sqlite3.enable_load_extension": ("addon", _extensions, None),
     "sqlite3.load_extension": ("addon", _switch, ("addon", 1)),

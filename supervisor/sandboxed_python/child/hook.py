@@ -48,6 +48,7 @@ class Judge:
         runtime: what paths of files start with that are granted without a flag.
         own: the folder of the interpreter's own extension modules, as spelled and resolved.
         preloading: the judge itself is loading libraries.
+        closing: the judge itself is importing what makes subinterpreters.
     """
 
     def __init__(self, policy: Policy, *, guarded: bool) -> None:
@@ -57,7 +58,7 @@ class Judge:
         self.slot = JudgingSlot()
         self.seen: set[Any] = set()
         self.folders: dict[str, str] = {}
-        self.preloaded = self.preloading = False
+        self.preloaded = self.preloading = self.closing = False
         self.own = [path for path in sys.path if path.endswith("/lib-dynload")][:1]
         self.own += [resolve(path, "/", _readlink) for path in self.own]
         self.runtime = tuple(
@@ -104,10 +105,11 @@ class Judge:
             return None
         if links != FOLLOW and granted(self._place(path, start, ITSELF)):
             return None
-        for way in (FOLLOW, ITSELF) if links == EITHER else (links,):
-            verdict = self._look_again(scope, path, start, way, metadata=metadata)
-            if verdict.allowed:
-                return None
+        verdict = self._look_again(scope, path, start, ITSELF if links == ITSELF else FOLLOW, metadata=metadata)
+        if links == EITHER and not verdict.allowed:
+            verdict = self._look_again(scope, path, start, ITSELF, metadata=metadata)
+        if verdict.allowed:
+            return None
         # No path holds a NUL: the operation itself says so better.
         return None if "\0" in path else AccessDeniedError(verdict.permission, path, verdict.flag)
 
@@ -189,12 +191,23 @@ class Judge:
                 self.preloading = False
         return error
 
+    def close_interpreters(self, name: str) -> None:
+        """Import the module that makes subinterpreters, before the program does, to make it refuse."""
+        if self.closing or name in sys.modules or self.refusal("worker") is None:
+            return
+        self.closing = True
+        try:
+            wrap.refuse(__import__(name), "create", self)
+        finally:
+            self.closing = False
+
     def table(self) -> dict[str, tuple[str, Any, Any]]:
         """Return the rows of the events that the policy may have to deny, and of thread starts to be prepared for."""
         granted = self.policy.granted
         told = {scope for scope in ("child", "worker", "addon", "ffi", "net", "inspector") if granted(scope)}
+        # Without addons the first thread is prepared for; without workers the makers of subinterpreters are looked for.
         if self.minds_threads():
-            told.discard("worker")
+            told -= {"worker", "addon"}
         return {event: row for event, row in EVENTS.items() if row[0] not in told}
 
 

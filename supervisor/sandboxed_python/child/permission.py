@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from sandboxed_python.policy.model import Policy
 
-_readlink = os.readlink
+# The originals: wrap.py replaces what os offers.
+_access = os.access
 _getcwd = os.getcwd
+_readlink = os.readlink
+_stat = os.stat
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -62,10 +65,10 @@ class Permission:
         policy = self._policy
         if policy is None or policy.mode == "off":
             return True
-        path = None
-        if given and scope.startswith("fs"):
-            path = _place(given)
-        return has(policy, scope, path, given)
+        if not given or not scope.startswith("fs"):
+            return has(policy, scope, None, given)
+        path, blind = _place(given)
+        return has(policy, scope, path, given) or (blind and _reaches(scope, given))
 
     def drop(self, scope: str, reference: str | bytes | os.PathLike[Any] | None = None) -> None:
         """Give up a permission, for good. This version can't.
@@ -82,12 +85,36 @@ class Permission:
         raise RuntimeError(message)
 
 
-def _place(given: str) -> str:
+def _place(given: str) -> tuple[str, bool]:
+    """Return where a path leads, and whether something on the way can't be read and may be a link all the same."""
+    blind = False
+
+    def look(path: str) -> str:
+        nonlocal blind
+        try:
+            return _readlink(path)
+        except PermissionError:
+            blind = True
+            raise
+
     try:
         cwd = "/" if given[0] == "/" else _getcwd()
     except OSError:  # the current directory is gone
         cwd = "/"
-    return resolve(given, cwd, _readlink)
+    return resolve(given, cwd, look), blind
+
+
+def _reaches(scope: str, given: str) -> bool:
+    """Ask the kernel whether a path that can't be resolved here leads into a grant; it tells only for what is there."""
+    try:
+        if _access(given, {"fs.read": os.R_OK, "fs.write": os.W_OK}[scope]):
+            return True
+        _stat(given)
+    except FileNotFoundError:
+        return scope == "fs.read"  # that it isn't there is told only of what may be read
+    except (KeyError, OSError, ValueError):
+        return False
+    return False
 
 
 def _check(scope: object, reference: object) -> str | None:

@@ -14,37 +14,50 @@ from sandboxed_python.errors import AccessDeniedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, TracebackType
     from typing import Any, NoReturn
 
 # Frames of these files are not the program's: the launcher and this package.
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _open = open
-_stat = os.stat
+_display = sys.__excepthook__
 
 
-def run(kind: str, target: str, argv: list[str]) -> None:
-    """Run the program and return when it has ended normally.
+def run(kind: str, target: str, argv: list[str], options: list[str]) -> None:
+    """Run the program and return when it has ended normally, or when a prompt comes next.
+
+    Args:
+        kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
+        target: the script, module, code or path, as given.
+        argv: the program's own arguments.
+        options: Python's options.
 
     Raises:
         SystemExit: the program's own, or the exit code of what it raised (the traceback has been shown).
         KeyboardInterrupt: the program's own, already shown: the interpreter then ends by SIGINT, as plain python does.
     """
-    _set_arguments(kind, target, argv)
+    _set_arguments(kind, target, argv, options)
     main = _fresh_main()
+    ended_by: BaseException | None = None
     try:
-        _RUNNERS[kind](target, main)
-    except SystemExit:
-        raise
+        _RUNNERS[kind](target, main, options)
+    except SystemExit as error:
+        if not sys.flags.inspect:
+            raise
+        ended_by = error
     except BaseException as error:  # whatever the program raised is shown, and ends it
-        _end_with(error)
+        ended_by = error
+    # Outside of the except clause, so that what a replaced excepthook raises has no context.
+    if ended_by is not None:
+        _end_with(ended_by)
 
 
-def _set_arguments(kind: str, target: str, argv: list[str]) -> None:
-    first = {"module": "-m", "code": "-c", "stdin": target}.get(kind, target)
+def _set_arguments(kind: str, target: str, argv: list[str], options: list[str]) -> None:
+    first = {"module": "-m", "code": "-c"}.get(kind, target)
     sys.argv[:] = [first, *argv]
     words = {"module": ["-m", target], "code": ["-c", target], "stdin": [target] if target else []}.get(kind, [target])
-    sys.orig_argv[:] = [sys.executable, *words, *argv]
+    sys.orig_argv[:] = [sys.executable, *options, *words, *argv]
     if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
         return
     if kind == "script":
@@ -72,7 +85,7 @@ def _fresh_main() -> Any:
     return module
 
 
-def _run_script(path: str, main: Any) -> None:
+def _run_script(path: str, main: Any, options: list[str]) -> None:
     code: CodeType
     absolute = _absolute(path)
     try:
@@ -88,65 +101,82 @@ def _run_script(path: str, main: Any) -> None:
     if path.endswith(".pyc"):
         import marshal
 
-        names["__loader__"] = _files.SourcelessFileLoader("__main__", path)
+        names["__loader__"] = _files.SourcelessFileLoader("__main__", absolute)
         if source[:4] != _files.MAGIC_NUMBER:
             message = "Bad magic number in .pyc file"
             raise RuntimeError(message)
         code = marshal.loads(source[16:])
     else:
-        names["__loader__"] = _files.SourceFileLoader("__main__", path)
+        names["__loader__"] = _files.SourceFileLoader("__main__", absolute)
+        if "-x" in options:  # skip the first line, but count it
+            source = b"\n" + source.partition(b"\n")[2]
         code = compile(source, absolute, "exec", dont_inherit=True)
     exec(code, names)
 
 
 def _absolute(path: str) -> str:
-    """Make a script's path absolute as python does: only a leading ``./`` is taken off."""
-    return path if path[:1] == "/" else f"{os.getcwd()}/{path[2:] if path[:2] == './' else path}"
+    """Make a path absolute as python does, which leaves ``./`` in it."""
+    return path if path[:1] == "/" else f"{os.getcwd()}/{path}"
 
 
-def _run_code(text: str, main: Any) -> None:
+def _run_code(text: str, main: Any, _options: list[str]) -> None:
     # Python compiles "-c" code with a newline after it, under the name "<string>".
     exec(compile(text + "\n", "<string>", "exec", dont_inherit=True), main.__dict__)
 
 
-def _run_module(name: str, main: Any) -> None:
+def _run_module(name: str, _main: Any, _options: list[str]) -> None:
     import runpy
 
-    del main
     runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what "python -m" itself calls
 
 
-def _run_path(path: str, main: Any) -> None:
+def _run_path(path: str, _main: Any, _options: list[str]) -> None:
     import runpy
 
-    del main
-    sys.path.insert(0, path)
+    sys.path.insert(0, _absolute(path))
     runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]  # noqa: FBT003 - as python itself
 
 
-def _run_stdin(_name: str, main: Any) -> None:
+def _run_stdin(_name: str, main: Any, _options: list[str]) -> None:
     if sys.stdin is None:
         return
     if sys.stdin.isatty() or sys.flags.interactive:
         _interact(main)
         return
+    names = main.__dict__
+    names["__file__"] = "<stdin>"
+    names["__cached__"] = None
     source = sys.stdin.buffer.read()
-    exec(compile(source, "<stdin>", "exec", dont_inherit=True), main.__dict__)
+    exec(compile(source, "<stdin>", "exec", dont_inherit=True), names)
 
 
 def _interact(main: Any) -> None:
-    import code
-
+    """Let a prompt come next: the interpreter's own, which it opens when this program has ended."""
     banner = (
         f"Python {sys.version} on {sys.platform}\n"
         'Type "help", "copyright", "credits" or "license" for more information.'
     )
-    if hasattr(sys, "__interactivehook__"):
-        try:
-            sys.__interactivehook__()
-        except OSError as error:  # the history file isn't granted
-            print(f"no history: {error}", file=sys.stderr)
-    code.interact(banner="" if sys.flags.quiet else banner, local=main.__dict__, exitmsg="")
+    if sys.flags.ignore_environment and not sys.flags.inspect:
+        import code  # -I and -E don't look at PYTHONINSPECT
+
+        code.interact(banner="" if sys.flags.quiet else banner, local=main.__dict__, exitmsg="")
+        return
+    if not sys.flags.quiet:
+        sys.stderr.write(f"{banner}\n")
+    if sys.flags.inspect:
+        return
+    os.environ["PYTHONINSPECT"] = "1"
+    before: Callable[[], None] | None = getattr(sys, "__interactivehook__", None)
+
+    def at_the_prompt() -> None:
+        os.environ.pop("PYTHONINSPECT", None)
+        if before is None:
+            del sys.__interactivehook__
+        else:
+            sys.__interactivehook__ = before
+            before()
+
+    sys.__interactivehook__ = at_the_prompt
 
 
 _RUNNERS = {
@@ -175,34 +205,55 @@ def strip(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _end_with(error: BaseException) -> None:
-    """Show an uncaught exception as plain python does, and end with its exit code.
+    """Show an uncaught exception as plain python does, and end with its exit code; with ``-i`` return.
 
     Raises:
-        SystemExit: with code 1.
+        SystemExit: with code 1, or from a replaced excepthook.
         KeyboardInterrupt: if that is what it was.
     """
-    trace = strip(error.__traceback__)
-    error.__traceback__ = trace
-    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    error.__traceback__ = strip(error.__traceback__)
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     if sys.version_info >= (3, 12):
         sys.last_exc = error
-    show = sys.excepthook
-    try:
-        if isinstance(error, AccessDeniedError) and show is sys.__excepthook__:
-            show_denial(error)
-        else:
-            show(type(error), error, trace)
-    except SystemExit:
-        raise
-    except BaseException as second:
-        sys.stderr.write("Error in sys.excepthook:\n")
-        sys.__excepthook__(type(second), second, strip(second.__traceback__))
-        sys.stderr.write("\nOriginal exception was:\n")
-        sys.__excepthook__(type(error), error, trace)
+    if not hasattr(sys, "excepthook"):
+        _complain("sys.excepthook is missing\n")
+        _display(type(error), error, error.__traceback__)
+    elif isinstance(error, AccessDeniedError) and sys.excepthook is _display:
+        show_denial(error)
+    else:
+        second = _raised_by(sys.excepthook, error)
+        if isinstance(second, SystemExit):
+            raise second
+        if second is not None:
+            _complain("Error in sys.excepthook:\n")
+            second.__traceback__ = strip(second.__traceback__)
+            _display(type(second), second, second.__traceback__)
+            _complain("\nOriginal exception was:\n")
+            _display(type(error), error, error.__traceback__)
+    if sys.flags.inspect:
+        return
     if isinstance(error, KeyboardInterrupt):
         sys.excepthook = _silent
         raise KeyboardInterrupt
     raise SystemExit(1)
+
+
+def _raised_by(hook: Callable[..., object], error: BaseException) -> BaseException | None:
+    try:
+        hook(type(error), error, error.__traceback__)
+    except BaseException as second:
+        return second
+    return None
+
+
+def _complain(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+    except Exception:  # no stderr, closed, broken: python then writes to the descriptor
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            return
 
 
 def _silent(*_exception: object) -> None:

@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from sandboxed_python.child.events import FOLLOW, ITSELF, WRITE
+from sandboxed_python.child.events import FOLLOW, ITSELF, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _leave_importlib_alone() -> None:
 
 def _dress(plain: Any, original: Callable[..., object]) -> Any:
     """Return the wrapper made to look like the original. All that its code uses is builtin or in its closure."""
-    name = plain.__name__
-    changes: dict[str, Any] = {"co_filename": _SEEN_AS, "co_firstlineno": 1}
+    name = original.__name__
+    changes: dict[str, Any] = {"co_filename": _SEEN_AS, "co_name": name, "co_firstlineno": 1}
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = name
     code = plain.__code__.replace(**changes)
@@ -108,7 +108,8 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
     """Return the wrappers of the stat family: they ask the policy first, or, where the kernel guards, only after it."""
     explain = judge.metadata_denial
     check = None if guarded else explain
-    denial, write, writes, follow, itself = judge.denial, WRITE, os.W_OK, FOLLOW, ITSELF
+    denial, read, write, writes, follow, itself = judge.denial, READ, WRITE, os.W_OK, FOLLOW, ITSELF
+    reads = os.R_OK
     real_stat, real_lstat, real_readlink = posix.stat, posix.lstat, posix.readlink
     real_statvfs, real_pathconf, real_access = posix.statvfs, posix.pathconf, posix.access
 
@@ -145,24 +146,25 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
                     raise
         raise error
 
+    # What tells of the file system needs more than what tells of the file: above a grant it isn't open.
     def statvfs(path: Any) -> os.statvfs_result:
-        error = check and check(path, None, follow)
+        error = check and denial(read, path, None, follow)
         if error is None:
             try:
                 return real_statvfs(path)
             except PermissionError:
-                error = explain(path, None, follow)
+                error = denial(read, path, None, follow)
                 if error is None:
                     raise
         raise error
 
     def pathconf(path: Any, name: str | int) -> int:
-        error = check and check(path, None, follow)
+        error = check and denial(read, path, None, follow)
         if error is None:
             try:
                 return real_pathconf(path, name)
             except PermissionError:
-                error = explain(path, None, follow)
+                error = denial(read, path, None, follow)
                 if error is None:
                     raise
         raise error
@@ -171,13 +173,30 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
         path: Any, mode: int, *, dir_fd: int | None = None, effective_ids: bool = False, follow_symlinks: bool = True
     ) -> bool:
         links = follow if follow_symlinks else itself
-        if explain(path, dir_fd, links) is not None or (mode & writes and denial(write, path, dir_fd, links)):
+        # The answer is what a following open would meet.
+        if (
+            explain(path, dir_fd, links)
+            or (mode & reads and denial(read, path, dir_fd, links))
+            or (mode & writes and denial(write, path, dir_fd, links))
+        ):
             return False
         return real_access(path, mode, dir_fd=dir_fd, effective_ids=effective_ids, follow_symlinks=follow_symlinks)
 
     wrappers = [stat, lstat, readlink, statvfs, pathconf]
     # Where the kernel guards, os.access() answers False by itself.
     return wrappers if guarded else [*wrappers, access]
+
+
+def refuse(module: Any, name: str, judge: Judge) -> None:
+    """Replace a function that starts something that only ``--allow-worker`` allows."""
+    refusal = judge.refusal
+
+    def refused(*_arguments: object, **_options: object) -> None:
+        error = refusal("worker")
+        if error is not None:
+            raise error
+
+    setattr(module, name, _dress(refused, getattr(module, name)))
 
 
 def _wrap_threads(judge: Judge) -> None:

@@ -49,8 +49,6 @@ NEGATABLE = (SWITCHES | {row.flag for row in PERMISSIONS}) - {"--explain", "--js
 PYTHON_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 PYTHON_LETTERS = "bBdEiIOPqsSuvx"
 PYTHON_STOP = ("-V", "-VV", "-h", "-?", "--help-env", "--help-xoptions", "--help-all")
-# These change nothing that a fork of the running interpreter would have to do differently.
-FORKABLE = frozenset(("-q",))
 
 
 class Command(Frozen):

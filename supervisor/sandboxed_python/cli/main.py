@@ -9,7 +9,7 @@ import os
 import sys
 
 from sandboxed_python import image
-from sandboxed_python.cli.args import ENVIRONMENT, FORKABLE, Command, complete, parse
+from sandboxed_python.cli.args import ENVIRONMENT, Command, complete, parse
 from sandboxed_python.errors import (
     LaunchError,
     MissingOptionError,
@@ -150,9 +150,9 @@ def can_fork(target: Target) -> bool:
     """Tell whether a fork of this interpreter is the Python that was asked for.
 
     It isn't when it was started isolated (``-I``: the command does so when PYTHON* variables are set that could load
-    code), or with options that must be there at start-up, or when another interpreter was asked for.
+    code), or when options of Python's or another interpreter were asked for: those must be there at start-up.
     """
-    return not target.python and not sys.flags.isolated and FORKABLE.issuperset(target.python_options)
+    return not (target.python or target.python_options or sys.flags.isolated)
 
 
 def _entry(target: Target, cwd: str) -> Grant | None:

@@ -124,6 +124,46 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
 _poll = function("poll", Pointer, Long, Long)
 
 
+class Poller:
+    """poll(2) on the same few descriptors again and again, without making anything new for each call.
+
+    Attributes:
+        events: after ``wait``: ``revents`` of descriptor ``i`` at index ``4 * i + 3`` (struct pollfd as shorts).
+    """
+
+    def __init__(self, *descriptors: int) -> None:
+        """Watch descriptors for reading; a negative one is ignored."""
+        # struct pollfd: int fd; short events; short revents.
+        packed = b"".join(
+            fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors
+        )
+        self._count = len(descriptors)
+        self._buffer = (Char * len(packed)).from_buffer_copy(packed)
+        self._descriptors = memoryview(self._buffer).cast("B").cast("i")
+        self.events = memoryview(self._buffer).cast("B").cast("h")
+
+    def watch(self, index: int, descriptor: int) -> None:
+        """Put another descriptor in the place of one; -1: none."""
+        self._descriptors[2 * index] = descriptor
+
+    def wait(self, timeout_ms: int = -1) -> int:
+        """Wait until a descriptor is readable or hung up, or for so many milliseconds (-1: for ever).
+
+        Returns:
+            How many are; 0 after a time-out or a signal, and then ``events`` are old.
+
+        Raises:
+            KernelError: poll(2) failed.
+        """
+        result: int = _poll(self._buffer, self._count, timeout_ms) & 0xFFFFFFFF
+        if result == 0xFFFFFFFF:
+            number = get_errno()
+            if number != errno.EINTR:
+                raise KernelError(number, "poll", f"{self._descriptors[::2].tolist()}, {timeout_ms}")
+            return 0
+        return result
+
+
 def poll(descriptors: Sequence[int], timeout_ms: int = -1) -> list[int]:
     """Wait until a descriptor is readable or hung up (poll(2)).
 
@@ -134,17 +174,8 @@ def poll(descriptors: Sequence[int], timeout_ms: int = -1) -> list[int]:
     Returns:
         ``revents`` for each descriptor, in order; all 0 after a time-out or a signal.
     """
-    # struct pollfd: int fd; short events; short revents.
-    packed = b"".join(fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors)
-    buffer = (Char * len(packed)).from_buffer_copy(packed)
-    result = _poll(buffer, len(descriptors), timeout_ms) & 0xFFFFFFFF
-    if result == 0xFFFFFFFF:
-        number = get_errno()
-        if number != errno.EINTR:
-            raise KernelError(number, "poll", f"{list(descriptors)}, {timeout_ms}")
-        return [0] * len(descriptors)
-    answer = bytes(buffer)
-    return [int.from_bytes(answer[at + 6 : at + 8], "little") for at in range(0, len(answer), 8)]
+    poller = Poller(*descriptors)
+    return poller.events[3::4].tolist() if poller.wait(timeout_ms) else [0] * len(descriptors)
 
 
 _signalfd = function("signalfd", Long, Pointer, Long)

@@ -37,6 +37,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         SystemExit: in the child: the program's own.
     """
     try:
+        closed = occupy_standard()
         prepared = Prepared(plan)
         session = Session()
         in_child = session.fork()
@@ -52,17 +53,33 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
             execute(plan, memo)
     except (SandboxError, OSError) as error:
         report(session.channel, error)
-    os.close(session.channel)
+    for descriptor in (session.channel, *closed):
+        os.close(descriptor)
     target = plan.target
     boot.run(
         plan.policy,
         target.kind,
         target.value,
         list(target.arguments),
+        options=list(target.python_options),
         baseline=baseline,
         guarded=guarded(plan),
     )
     return None
+
+
+def occupy_standard() -> list[int]:
+    """Occupy descriptors 0 to 2 where they are closed, until the exec if there is one, and return them.
+
+    No descriptor of ours then becomes the program's stdin, stdout or stderr, or gets what is meant for the user.
+    """
+    taken: list[int] = []
+    while True:
+        descriptor = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if descriptor > 2:
+            os.close(descriptor)
+            return taken
+        taken.append(descriptor)
 
 
 def guarded(plan: Plan) -> bool:
@@ -80,6 +97,7 @@ def write_memo(plan: Plan) -> int:
         "kind": target.kind,
         "target": target.value,
         "argv": list(target.arguments),
+        "options": list(target.python_options),
         "guarded": guarded(plan),
     }
     try:
@@ -125,5 +143,4 @@ def report(channel: int, error: Exception) -> None:
     try:
         os.write(channel, FAILED + str(error).encode("utf-8", "surrogateescape"))
     finally:
-        sys.stderr.flush()
         os._exit(1)

@@ -9,7 +9,7 @@ import os
 
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import poll, receive_descriptor
+from sandboxed_python.kernel.calls import Poller, receive_descriptor
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
 
@@ -23,6 +23,10 @@ else:
     import _signal  # the signal module on top of it imports enum
 
 
+# Where Poller.events has what happened to the three descriptors that are watched.
+_SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
+
+
 def supervise(session: Session, plan: Plan) -> int:
     """Serve the child until it has ended and nothing that it started is left.
 
@@ -33,17 +37,19 @@ def supervise(session: Session, plan: Plan) -> int:
         LaunchError: the child could not be confined or started; it has ended.
     """
     session.watch_signals()
-    watched = [session.signals, session.channel, -1]
+    poller = Poller(session.signals, session.channel, -1)
+    events = poller.events
     while session.status is None:
-        signals, channel, listener = poll(watched)
-        if listener:
-            if listener & uapi.POLLIN and session.broker is not None:
+        if not poller.wait():
+            continue
+        if events[_LISTENER]:
+            if events[_LISTENER] & uapi.POLLIN and session.broker is not None:
                 session.broker.serve()
             else:
-                watched[2] = -1  # POLLHUP: the last confined task is gone
-        if channel:
-            watched[1], watched[2] = _handshake(session, plan, watched[2])
-        if signals:
+                poller.watch(2, -1)  # POLLHUP: the last confined task is gone
+        if events[_CHANNEL]:
+            _handshake(session, plan, poller)
+        if events[_SIGNALS]:
             _signals(session)
     _end_descendants()
     if session.broker is not None:
@@ -51,8 +57,8 @@ def supervise(session: Session, plan: Plan) -> int:
     return session.status
 
 
-def _handshake(session: Session, plan: Plan, listener: int) -> tuple[int, int]:
-    """Take the listener or the failure that the child sends; return the descriptors to go on watching."""
+def _handshake(session: Session, plan: Plan, poller: Poller) -> None:
+    """Take the listener or the failure that the child sends, or the end of what it has to say."""
     text, descriptor = receive_descriptor(session.channel, 65536)
     if text[:1] == FAILED:
         _pid, session.status = os.waitpid(session.pid, 0)
@@ -61,9 +67,10 @@ def _handshake(session: Session, plan: Plan, listener: int) -> tuple[int, int]:
         from sandboxed_python.broker.serve import Broker
 
         session.broker = Broker(descriptor, plan, session.pid)
-        return session.channel, descriptor
+        poller.watch(2, descriptor)
+        return
     os.close(session.channel)
-    return -1, listener
+    poller.watch(1, -1)
 
 
 def _signals(session: Session) -> None:

@@ -63,7 +63,7 @@ def path_rules(
     Args:
         policy: with the implicit grants in it, and ``protected`` filled in.
         programs: trees of system programs and libraries; executable when child processes are granted.
-        interpreter: files that the first exec needs (the exec way): the interpreter and its loader.
+        interpreter: further files that may be executed: the interpreter and its loader.
         listing: as ``os.listdir``.
     """
     rights: dict[str, int] = {}

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     Rules = list[tuple[int, str, tuple[Check, ...]]]
     """Action, name of the call, checks that must all hold."""
 
-    Notified = tuple[str, tuple[tuple[int, int, int], ...]]
-    """Name of the call, and checks (arg, mask, value) that must all hold: ``args[arg] & mask == value``."""
+    Notified = tuple[str, tuple[tuple[int, int, int] | tuple[int, int, int, bool], ...]]
+    """Name of the call, and checks that must all hold, as the fields of ``plan.syscalls.Check``: arg, mask, value
+    (``args[arg] & mask == value``), and where need be equal."""
 
     class _Filter(Protocol):
         def set_attr(self, attr: int, value: int) -> None: ...
@@ -90,7 +91,8 @@ NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
     "unix": (
         ("socket", ((0, 0xFFFFFFFF, uapi.AF_UNIX),)),
         ("connect", ()), ("bind", ()), ("getsockname", ()),
-        *(("sendto", ((4, 1 << bit, 1 << bit),)) for bit in range(48)),  # the address isn't NULL
+        # The address isn't NULL. The whole register: user addresses have up to 56 bits, and one may have but one set.
+        ("sendto", ((4, 0xFFFFFFFFFFFFFFFF, 0, False),)),
     ),
 }  # fmt: skip
 PART_REASONS = {
@@ -105,8 +107,8 @@ PART_REASONS = {
 }
 
 
-# What is shipped: every static variant, and every combination of these parts of the notifying filter.
-# Every policy has "change", and "open" contains "write".
+# What is shipped: every static variant, and every combination of these parts of the notifying filter with "change",
+# which every policy has, and with "write", "open" (which contains it) or neither.
 SHIPPED_PARTS = ("map", "exec", "stat", "names", "unix")
 
 # Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, k.
@@ -124,9 +126,8 @@ def shipped() -> Iterator[str]:
         if "child" not in scopes:
             yield variant(scopes, exec_way=True)
     for parts in _subsets(SHIPPED_PARTS):
-        for opened in ("write", "open"):
-            yield notify_variant((*parts, "change"))
-            yield notify_variant((*parts, "change", opened))
+        for opened in ((), ("write",), ("open",)):
+            yield notify_variant((*parts, "change", *opened))
 
 
 def compile_named(name: str, machine: str) -> bytes:
@@ -185,8 +186,6 @@ def compile_notify(parts: Iterable[str], machine: str) -> bytes:
         UnsupportedError: see ``compile_static``; also if libseccomp doesn't know a call: it would pass unseen.
         ValueError: no such part.
     """
-    from sandboxed_python.plan.syscalls import Check
-
     rules: Rules = []
     unified: dict[int, int] = {}
     for part in sorted(set(parts)):
@@ -194,7 +193,7 @@ def compile_notify(parts: Iterable[str], machine: str) -> bytes:
             message = f"no such part of the notifying filter: {part!r}"
             raise ValueError(message)
         for name, numbers in NOTIFY_PARTS[part]:
-            checks = tuple(Check(arg=arg, mask=mask, value=value) for arg, mask, value in numbers)
+            checks = tuple(_check(*fields) for fields in numbers)
             number = uapi.UNIFIED_SYSCALLS.get(name)
             if number is not None:
                 unified[number] = _unconditional(name, uapi.SECCOMP_RET_USER_NOTIF, checks)
@@ -235,6 +234,13 @@ def _unconditional(name: str, action: int, *alternatives: tuple[Check, ...]) -> 
         message = f"{name}: argument checks are only possible below system call number {uapi.UNIFIED_FIRST}"
         raise ValueError(message)
     return action
+
+
+def _check(arg: int, mask: int, value: int, *equal: bool) -> Check:
+    """Make a check of the fields that ``NOTIFY_PARTS`` gives."""
+    from sandboxed_python.plan.syscalls import Check
+
+    return Check(arg=arg, mask=mask, value=value, equal=all(equal))
 
 
 def _absorb(rules: Rules) -> Rules:

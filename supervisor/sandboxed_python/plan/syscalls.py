@@ -58,7 +58,7 @@ class Rule(Frozen):
     """One way in which a call passes or, with an errno, is refused otherwise than by the row's errno.
 
     Attributes:
-        scope: the grant that opens it, one of ``plan.seccomp.SCOPES`` or ``"exec"``; ``""`` needs none.
+        scope: the grant that opens it, one of ``plan.filters.SCOPES`` or ``"exec"``; ``""`` needs none.
         checks: all must hold.
         errno: 0 lets the call through; a number refuses with it what no other rule lets through.
         reason: what this way is for, where the row's reason doesn't say it.
@@ -506,7 +506,7 @@ CALLS: tuple[Call, ...] = (
     _never("ustat", "statistics of any mounted device"),
     _never("quotactl", _HOST),
     _never("quotactl_fd", _HOST, ENOSYS),
-    # Memory. Executable memory is foreign code: see DESIGN, "Executable mappings".
+    # Memory. Executable memory is foreign code: only files that the supervisor knows may become code.
     _free("brk", _MEMORY),
     Call(
         name="mmap",
