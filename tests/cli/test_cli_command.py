@@ -17,7 +17,7 @@ from sandboxed_python.launch.exits import CODE, EXIT_CODES
 from sandboxed_python.plan.build import NEEDED_ABI
 from sandboxed_python.plan.model import Plan
 from sandboxed_python.policy.table import PERMISSIONS
-from tests.launch.plain import plain, plain_python
+from tests.launch.plain import inside, plain, plain_python
 from tests.support import installed
 
 if TYPE_CHECKING:
@@ -226,28 +226,6 @@ def test_check_where_everything_works(run: Run, needs: Need) -> None:
     ended = run("--check")
     assert ended.code == 0, ended.said
     assert not [line for line in ended.stdout.splitlines() if line.startswith("NO ")]
-
-
-LOCKED_OUT = """
-import ctypes, errno, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-machine = os.uname().machine
-number = {numbers}[0 if machine == "x86_64" else 1]
-def instruction(code, jt, jf, k):
-    return code.to_bytes(2, "little") + bytes([jt, jf]) + k.to_bytes(4, "little")
-program = (instruction(0x20, 0, 0, 0) + instruction(0x15, 0, 1, number)
-           + instruction(0x06, 0, 0, 0x50000 | errno.{refusal}) + instruction(0x06, 0, 0, 0x7FFF0000))
-buffer = ctypes.create_string_buffer(program)
-fprog = (4).to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, fprog, 0, 0) == 0
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-def inside(call: str, refusal: str) -> list[str]:
-    """Return the words that start a program where a container refuses a system call."""
-    return [sys.executable, "-c", LOCKED_OUT.format(numbers=uapi.SYSCALLS[call], refusal=refusal)]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxed_python.kernel import uapi
 from tests import support
 
 if TYPE_CHECKING:
@@ -107,6 +108,29 @@ def same(
         different
     )
     return expected
+
+
+# Loads a filter that refuses one system call, and becomes another program.
+LOCKED_OUT = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+machine = os.uname().machine
+number = {numbers}[0 if machine == "x86_64" else 1]
+def instruction(code, jt, jf, k):
+    return code.to_bytes(2, "little") + bytes([jt, jf]) + k.to_bytes(4, "little")
+program = (instruction(0x20, 0, 0, 0) + instruction(0x15, 0, 1, number)
+           + instruction(0x06, 0, 0, 0x50000 | errno.{refusal}) + instruction(0x06, 0, 0, 0x7FFF0000))
+buffer = ctypes.create_string_buffer(program)
+fprog = (4).to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, fprog, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def inside(call: str, refusal: str = "EPERM") -> list[str]:
+    """Return the words that start a program where a container refuses a system call."""
+    return [sys.executable, "-c", LOCKED_OUT.format(numbers=uapi.SYSCALLS[call], refusal=refusal)]
 
 
 def alive(pid: int) -> bool:

@@ -6,7 +6,6 @@ Runs in: both.
 from __future__ import annotations
 
 import os
-import sys
 
 from sandboxed_python.child import boot
 from sandboxed_python.errors import LaunchError, SandboxError

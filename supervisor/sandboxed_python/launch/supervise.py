@@ -82,9 +82,17 @@ def _signals(session: Session) -> None:
         code = int.from_bytes(raw[at + 8 : at + 12], "little", signed=True)
         if number == _signal.SIGCHLD:
             _child_changed(session)
-        elif number in FORWARDED and code != uapi.SI_KERNEL and session.status is None:
-            # The kernel sends a terminal's signals to the whole foreground group: the child has had those already.
+        elif number in FORWARDED and session.status is None and (code != uapi.SI_KERNEL or _is_for_leader(number)):
             os.kill(session.pid, number)
+
+
+def _is_for_leader(number: int) -> bool:
+    """Tell whether a signal that comes from the kernel itself has gone to this process alone.
+
+    A terminal's signals go to the whole foreground group: the child has had those already. Only when the terminal hangs
+    up, SIGHUP and SIGCONT go to the session leader, which this process may be and the child never is.
+    """
+    return number in (_signal.SIGHUP, _signal.SIGCONT) and os.getsid(0) == os.getpid()
 
 
 def _child_changed(session: Session) -> None:
