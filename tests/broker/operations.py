@@ -103,7 +103,7 @@ _KINDS = (
     "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr", "setxattr", "setxattr", "lsetxattr", "removexattr",
     "lremovexattr", "chmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchownat", "utime", "utimes", "futimesat",
     "utimensat", "truncate", "mkdir", "mkdirat", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename",
-    "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "open", "openat", "openat", "creat",
+    "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "open", "openat", "openat",
 )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def number(name: str) -> int:
 def source(body: str, home: str) -> str:
     """Return the whole program of an attack."""
     text = _PRELUDE.format(home=home)
-    if re.search(r"\b(call|attempt|libc|mapped|raw_open|raw_read)\b", body):
+    if re.search(r"\b(call|attempt|mapped|raw_open|raw_read)\(|\blibc\.(?!so)", body):
         names = sorted({"openat", *re.findall(r"""\b(?:call|attempt)\(\s*["'](\w+)["']""", body)})
         text += _NATIVE.format(numbers={name: number(name) for name in names})
     return text + _BODY.format(body=body)
@@ -261,8 +261,8 @@ def leaked(ended: Finished) -> bool:
 
 
 def names() -> list[str]:
-    """Return who attacks: root and an ordinary user if root runs the tests, else whoever runs them."""
-    return ["root", "user"] if os.geteuid() == 0 else ["user"]
+    """Return who attacks: whoever runs the tests. scripts/test runs them twice, the second time as an ordinary user."""
+    return ["root"] if os.geteuid() == 0 else ["user"]
 
 
 @functools.cache
