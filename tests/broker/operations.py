@@ -216,9 +216,9 @@ def _stat_fields(raw: bytes) -> tuple[int, ...]:
     return mode, links, uid, gid, 0 if folder_or_link else size
 
 
-def state(root: bytes) -> dict[str, Entry]:
-    """Return what a tree holds; modification times only where they were set, to before 2001."""
-    found = snapshot(os.fsdecode(root))
+def state(top: os.PathLike[str], root: bytes) -> dict[str, Entry]:
+    """Return what ``top`` holds; modification times only where they were set, to before 2001."""
+    found = snapshot(top)
     spelled = os.fsdecode(root)
     return {
         name: entry._replace(

@@ -60,7 +60,7 @@ def test_resolves_as_the_kernel(seed: int, tmp_path: pathlib.Path, monkeypatch: 
     rng = random.Random(seed)
     root = os.fsencode(tmp_path) + b"/tree"
     os.mkdir(root)
-    made = trees.make(rng, root)
+    made = trees.make(rng, root, far=True)
     folders = [root, *(root + b"/" + name for name in made if stat.S_ISDIR(os.lstat(root + b"/" + name).st_mode))]
     monkeypatch.chdir(os.fsdecode(rng.choice(folders)))
     folder = os.open(rng.choice(folders), os.O_PATH | os.O_DIRECTORY)
@@ -86,8 +86,7 @@ def test_resolves_as_the_kernel(seed: int, tmp_path: pathlib.Path, monkeypatch: 
 def test_resolves_names_to_be_made_as_the_kernel(seed: int, tmp_path: pathlib.Path) -> None:
     """Where O_CREAT makes or opens a file, also through links: by opening the very entry that was found."""
     rng = random.Random(seed)
-    root = os.fsencode(tmp_path) + b"/tree"
-    os.mkdir(root)
+    root = trees.nest(os.fsencode(tmp_path))
     made = trees.make(rng, root)
     request = OwnRequest()
     for _ in range(60):

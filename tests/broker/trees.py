@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     import random
 
 NAMES = (b"a", b"b", b"c", b"dir", b"x y", b"new\nline", "\u00e9\u4e16".encode(), b"\xff\xfe", b".hid", b"...", b"l" * 255)
-TEXTS = (b"/", b".", b"..", b"../..", b"/nowhere", b"nothing", b"a/", b"dir/", b"./a", b"b/../a")
+TEXTS = (b".", b"..", b"../..", b"/nowhere/x", b"nothing", b"a/", b"dir/", b"./a", b"b/../a")
+# Texts that are only for tests that change nothing.
+FAR_TEXTS = (b"/", b"/nowhere", b"../../../../../../../../../../../..")
+_PADDING = b"/".join([b"deep"] * 16)
 
 
-def make(rng: random.Random, root: bytes, *, depth: int = 3) -> list[bytes]:
+def nest(folder: bytes) -> bytes:
+    """Make a directory so deep below ``folder`` that no number of ``..`` in a test leads out, and return it."""
+    path = folder + b"/" + _PADDING
+    os.makedirs(path)
+    return path
+
+
+def make(rng: random.Random, root: bytes, *, depth: int = 3, far: bool = False) -> list[bytes]:
     """Make a tree of directories, files, pipes and links below ``root``; return the paths, relative to it."""
     made: list[bytes] = []
 
@@ -28,7 +38,8 @@ def make(rng: random.Random, root: bytes, *, depth: int = 3) -> list[bytes]:
                 os.mkdir(path, rng.choice((0o755, 0o700, 0o750)))
                 fill(relative, level + 1)
             elif kind == "link":
-                os.symlink(target(rng, root, made), path)
+                text = rng.choice(FAR_TEXTS) if far and rng.random() < 0.1 else target(rng, root, made)
+                os.symlink(text, path)
             elif kind == "fifo" and rng.random() < 0.5:
                 os.mkfifo(path, 0o600)
             else:

@@ -47,7 +47,7 @@ def one_line(ended: Finished, code: int = 125) -> str:
         ("close_range", "close descriptors: "),
         ("landlock_restrict_self", "Landlock: "),
         ("landlock_add_rule", ""),
-        ("capset", "capabilities: "),
+        ("capset", "capabilities"),
     ],
 )
 def test_a_refused_step_ends_the_child(run: Run, needs: Need, option: list[str], call: str, step: str) -> None:
@@ -64,7 +64,7 @@ def test_a_refused_step_ends_the_child(run: Run, needs: Need, option: list[str],
 def test_every_number_of_descriptors_is_enough_or_said_to_be_too_few(option: list[str]) -> None:
     """With too few descriptors nothing runs half-confined."""
     enough = []
-    for limit in range(4, 16):
+    for limit in range(11, 24):  # below, the shell that starts the command has too few already
         words = ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
         if execute([*words, plain_python(), *HELLO]).stdout != "ran\n":
             continue
@@ -145,7 +145,8 @@ def test_an_interpreter_that_is_none(run: Run, folder: str, content: bytes) -> N
     ended = run("--permission", f"--python={folder}/python", *HELLO)
     assert ended.code in (125, 126, 127)
     text = one_line(ended, ended.code)
-    assert f"{folder}/python" in text
+    assert "python" in text
+    assert folder in text
 
 
 # What the table and the pieces say by themselves
@@ -153,12 +154,13 @@ def test_an_interpreter_that_is_none(run: Run, folder: str, content: bytes) -> N
 
 def test_exits_follow_the_child() -> None:
     program = """
-import os, sys
+import os, signal, sys
 from sandboxed_python.launch.exits import end_as
 pid = os.fork()
 if not pid:
     exec(sys.argv[1])
     os._exit(0)
+signal.pthread_sigmask(signal.SIG_BLOCK, {2, 15})
 end_as(os.waitpid(pid, 0)[1])
 """
     for source, code in (
@@ -169,7 +171,7 @@ end_as(os.waitpid(pid, 0)[1])
         ("os.kill(os.getpid(), 34)", -34),
         ("import signal; signal.signal(2, 0); os.kill(os.getpid(), 2)", -2),
     ):
-        words = [sys.executable, "-c", "import signal; signal.pthread_sigmask(0, {2, 15})\n" + program, source]
+        words = [sys.executable, "-c", program, source]
         assert subprocess.run(words, check=False).returncode == code
 
 

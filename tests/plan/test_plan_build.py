@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sandboxed_python.errors import PolicyError, UnsupportedError
 from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.kernel.landlock import HIGHEST_ABI, Ruleset, full
-from sandboxed_python.plan.build import GRANTABLE_DEVICES, NEEDED_ABI, filter_scopes
+from sandboxed_python.plan.build import NEEDED_ABI, filter_scopes
 from sandboxed_python.plan.model import MapGate, PathRule, Plan, Target
+from sandboxed_python.plan.protect import GRANTABLE_DEVICES
 from sandboxed_python.policy.decide import has
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
@@ -144,7 +145,7 @@ def test_a_grant_from_a_policy_file_is_refused_by_its_line(world: World) -> None
 
 
 def test_a_user_site_that_is_not_used_may_be_written(world: World) -> None:
-    runtime = RUNTIME.replace(user_site="")
+    runtime = RUNTIME.replace(user_sites=())
     plan = plan_of(world.policy(write=("/home/me",)), runtime=runtime)
     assert plan.policy.writable("/home/me/.local/lib/python3.11/site-packages/x.py")
 
@@ -277,16 +278,43 @@ def test_filter_scopes() -> None:
     assert of("addon") == of("ffi") == of("wasi") == of("addon", "ffi", "wasi") == scopes("exec-memory")
 
 
-@pytest.mark.parametrize("fork", [True, False])
-@pytest.mark.parametrize("granted", [(), ("child",), ("addon",), ("ffi",), ("addon", "child"), ("wasi",)])
-def test_notifications_are_asked_for_where_they_decide(world: World, fork: bool, granted: tuple[str, ...]) -> None:  # noqa: FBT001
-    plan = plan_of(world.policy(scopes=scopes(*granted)), fork=fork, target=Target(kind="code", value="1"))
-    parts = [] if "addon" in granted else ["map"]
-    parts += ["exec"] if not fork and "child" not in granted else []
-    assert plan.notify_parts[: len(parts)] == tuple(parts)
-    assert (plan.map_gate is None) is ("addon" in granted)
+def parts_of(world: World, *, read: tuple[str, ...] = (), write: tuple[str, ...] = (), **more: object) -> set[str]:
+    fork = bool(more.pop("fork", True))
+    granted = frozenset(str(more.pop("scopes", "")).split())
+    plan = plan_of(world.policy(read=read, write=write, scopes=granted), fork=fork, target=Target(kind="code", value="1"))
+    assert list(plan.notify_parts) == sorted(set(plan.notify_parts))
     assert plan.way == ("fork" if fork else "exec")
-    assert ("exec" in plan.static_filter.split("+")) is (not fork and "child" not in granted)
+    assert (plan.map_gate is not None) is ("map" in plan.notify_parts)
+    assert ("exec" in plan.static_filter.split("+")) is ("exec" in plan.notify_parts)
+    return set(plan.notify_parts)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({}, "change map stat"),
+        ({"fork": False}, "change map stat exec"),
+        ({"fork": False, "scopes": "child"}, "change map stat"),
+        ({"scopes": "worker child inspector"}, "change map stat"),
+        ({"scopes": "addon"}, "change stat"),
+        ({"scopes": "ffi wasi"}, "change map stat"),
+        ({"scopes": "net"}, "change map stat unix"),
+        ({"scopes": "fs.metadata"}, "change map"),
+        ({"read": ("*",)}, "change map"),
+        ({"read": ("/",)}, "change map stat"),
+        ({"read": ("/data", "/data/in/a.csv")}, "change map stat"),
+        ({"read": ("/data", "/data/pre*")}, "change map stat open"),
+        ({"read": ("/not/there",)}, "change map stat open"),
+        ({"write": ("/data/out",)}, "change map stat names"),
+        ({"write": ("/data/out/pre*",)}, "change map stat names write"),
+        ({"write": ("/not/there",)}, "change map stat names write"),
+        ({"write": ("/data/in/a.csv",)}, "change map stat names write"),
+        ({"write": ("/",)}, "change map stat names write"),
+        ({"write": ("/data/out/pre*",), "read": ("/data/pre*",)}, "change map stat names open"),
+    ],
+)
+def test_notifications_are_asked_for_where_they_decide(world: World, options: dict[str, object], parts: str) -> None:
+    assert parts_of(world, **options) == set(parts.split())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("granted", [(), ("net",), ("child",)])

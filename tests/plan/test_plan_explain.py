@@ -12,6 +12,7 @@ import pytest
 from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.plan.explain import as_json, as_text
 from sandboxed_python.plan.model import Plan, Target
+from sandboxed_python.plan.seccomp import PART_REASONS
 from sandboxed_python.policy.table import PERMISSIONS, SWITCHES
 from tests.plan.world import SUPPORT, World, plan_of
 
@@ -167,10 +168,11 @@ def test_words_tell_every_mechanism(plan: Plan) -> None:
             assert name in text
         assert ("no TCP port" in text) is bool(plan.ruleset.net)
     else:
-        assert "Landlock" not in text
+        assert "Landlock (ABI" not in text
     assert ("seccomp filter" in text) is bool(plan.static_filter)
     assert repr(plan.static_filter) in text or not plan.static_filter
-    assert ("needs none" in text) is (not plan.notify_parts and not plan.missing)
+    for part in plan.notify_parts:
+        assert f": {PART_REASONS[part]}" in text
     for call, part in (("mmap", "map"), ("execve", "exec")):
         assert (f"seccomp notification, answered by the supervisor: {call}" in text) is (part in plan.notify_parts)
     for number, name in enumerate(uapi.CAPABILITIES):

@@ -31,6 +31,7 @@ TREES: st.SearchStrategy[Tree] = st.recursive(
     max_leaves=12,
 )
 INSIDE = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(lambda names: "/".join([TOP, *names]))
+ANYWHERE = INSIDE | st.sampled_from(["/", TOP, f"{TOP}s", "/elsewhere"])
 
 
 def listing_of(tree: Tree, top: str = TOP) -> Callable[[str], list[str]]:
@@ -76,7 +77,7 @@ def test_within(path: str, tree: str, answer: bool) -> None:  # noqa: FBT001
     assert within(path, tree) is answer
 
 
-@given(TREES, st.lists(INSIDE, max_size=4))
+@given(TREES, st.lists(INSIDE | ANYWHERE, max_size=4))
 def test_pieces_cover_the_tree_without_what_is_left_out(tree: Tree, left_out: list[str]) -> None:
     pieces = around(TOP, left_out, listing_of(tree))
     for path in everything(tree):
@@ -88,7 +89,7 @@ def test_pieces_cover_the_tree_without_what_is_left_out(tree: Tree, left_out: li
     assert set(pieces) <= set(everything(tree)) | {TOP}
 
 
-@given(TREES, st.lists(INSIDE, max_size=3), st.lists(INSIDE, max_size=3))
+@given(TREES, st.lists(INSIDE, max_size=3), st.lists(ANYWHERE, max_size=3))
 def test_leaving_out_more_never_grants_more(tree: Tree, some: list[str], more: list[str]) -> None:
     listing = listing_of(tree)
     few, many = around(TOP, some, listing), around(TOP, [*some, *more], listing)
@@ -103,6 +104,7 @@ def test_nothing_left_out_is_the_tree_itself_unlisted() -> None:
     assert around("/data", ["/other", "/database"], never) == ["/data"]
     assert around("/data", ["/data"], never) == []
     assert around("/data/in", ["/data"], never) == []
+    assert around("/data/in", ["/data", "/data/in/below"], never) == []
 
 
 def test_the_root_and_a_hole_that_does_not_exist() -> None:

@@ -15,6 +15,7 @@ from sandboxed_python.kernel.probe import Support
 from sandboxed_python.plan import build as building
 from sandboxed_python.plan import implicit
 from sandboxed_python.plan import landlock as planning
+from sandboxed_python.plan import protect as protecting
 from sandboxed_python.plan import runtime as describing
 from sandboxed_python.plan.model import Plan, Target
 from sandboxed_python.plan.runtime import Runtime
@@ -52,10 +53,11 @@ RUNTIME = Runtime(
     stdlib="/opt/python/lib/python3.11",
     platstdlib="/opt/python/lib/python3.11",
     site=("/venv/lib/python3.11/site-packages",),
-    user_site="/home/me/.local/lib/python3.11/site-packages",
+    user_sites=("/home/me/.local/lib/python3.11/site-packages",),
     package="/venv/lib/python3.11/site-packages/sandboxed_python",
     scripts="/venv/bin",
 )
+SUPERVISOR = 4242  # its pid
 SUPPORT = Support(machine="x86_64", release="6.12.0-made-up", landlock=6)
 
 
@@ -65,6 +67,7 @@ class World:
     def __init__(self) -> None:
         """Make it of the tables above."""
         self.links = dict(LINKS)
+        self.mounts: tuple[str, ...] = ()
         self.names: set[str] = {"/"}
         self.folders: set[str] = {"/"}
         for path in (*DIRECTORIES, *FILES, *self.links):
@@ -112,8 +115,10 @@ class World:
             realpath=self.realpath,
         )
         fake = types.SimpleNamespace(path=path, environ=dict(environ), listdir=self.listdir, readlink=self.readlink)
-        for module in (building, implicit, planning, describing):
+        fake.getpid = lambda: SUPERVISOR
+        for module in (building, implicit, planning, describing, protecting):
             monkeypatch.setattr(module, "os", fake)
+        monkeypatch.setattr(protecting.Protection.__init__, "__defaults__", (lambda: self.mounts,))
         defaults = tuple(
             self.listdir if value is os.listdir else value for value in planning.path_rules.__defaults__ or ()
         )

@@ -25,6 +25,7 @@ _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _STAT_FLAGS = uapi.AT_SYMLINK_NOFOLLOW | uapi.AT_NO_AUTOMOUNT | uapi.AT_EMPTY_PATH | uapi.AT_STATX_SYNC_TYPE
 _ACCESS_FLAGS = uapi.AT_EACCESS | uapi.AT_SYMLINK_NOFOLLOW | uapi.AT_EMPTY_PATH
 _INVALID = failure(errno.EINVAL)
+_S_IFMT, _S_IFLNK = 0o170000, 0o120000
 
 
 def _find(request: Request, at: int, address: int, flags: int = 0) -> Place:
@@ -138,10 +139,9 @@ def _readlink(request: Request, at: int, address: int, result: int, size: int) -
     try:
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
-        try:
-            target = _target(request, place)
-        except OSError as error:
-            return failure(errno.ENOENT if not path and error.errno == errno.EINVAL else error.errno or 0)
+        if os.fstat(place.descriptor).st_mode & _S_IFMT != _S_IFLNK:
+            return _INVALID if path else failure(errno.ENOENT)
+        target = _target(request, place)
         request.write_bytes(result, target[:size])
         return Answer(value=min(len(target), size))
     finally:

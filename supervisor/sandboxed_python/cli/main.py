@@ -11,6 +11,7 @@ import sys
 from sandboxed_python import image
 from sandboxed_python.cli.args import ENVIRONMENT, Command, complete, parse
 from sandboxed_python.errors import (
+    KernelError,
     LaunchError,
     MissingOptionError,
     PolicyError,
@@ -82,6 +83,7 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
         plain_python(command.target)
     plan = make_plan(policy, command.target, cwd, scripts)
     warn(policy, plan)
+    process.become_subreaper()
     session = start(plan, baseline)
     if session is not None:
         watch(session, plan)
@@ -92,8 +94,11 @@ def watch(session: Session, plan: Plan) -> None:
     image.load("watch")
     from sandboxed_python.launch.supervise import supervise
 
-    process.become_subreaper()
-    process.cut_capabilities(plan.keep_capabilities)
+    try:
+        process.cut_capabilities(plan.keep_capabilities)
+    except KernelError as error:
+        message = f"capabilities of the supervisor: {error}"
+        raise LaunchError(message) from error
     status = supervise(session, plan)
     image.write_missing()
     end_as(status)

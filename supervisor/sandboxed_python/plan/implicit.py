@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
 
+ENTRY = "the entry script"
+INTERPRETER = "the interpreter"
 LIBRARY_TREES = (
     "/lib",
     "/lib64",
@@ -74,7 +76,7 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
     for path, reason in trees:
         grants.append(_grant("tree", path, reason, real))
     files = [
-        (runtime.executable, "the interpreter"),
+        (runtime.executable, INTERPRETER),
         (f"{runtime.prefix}/pyvenv.cfg", "the virtual environment"),
         (f"{os.path.dirname(runtime.executable)}/pyvenv.cfg", "the virtual environment"),
     ]
@@ -82,7 +84,7 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
         grants.append(_grant("path", path, reason, real))
     grants += _rows(READ_ROWS, policy, real)
     if entry is not None:
-        grants.append(entry.replace(implicit=True, reason="the entry script"))
+        grants.append(entry.replace(implicit=True, reason=ENTRY))
     return tuple(grants)
 
 

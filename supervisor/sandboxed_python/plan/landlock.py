@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.kernel import landlock
+from sandboxed_python.plan.implicit import ENTRY, INTERPRETER
 from sandboxed_python.plan.model import PathRule
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from sandboxed_python.policy.patterns import Grant
 
     Listing = Callable[[str], list[str]]
+
+
+# Reasons of implicit grants whose files a child process may execute; programs come besides (plan.implicit).
+EXECUTABLE = frozenset((ENTRY, INTERPRETER))
 
 
 def within(path: str, tree: str) -> bool:
@@ -35,11 +40,12 @@ def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
         left_out: paths to leave out, with all below.
         listing: returns the names in a directory, as ``os.listdir``; a directory that it can't list is left out whole.
     """
+    left_out = tuple(left_out)
+    if any(within(tree, path) for path in left_out):
+        return []
     inside = [path for path in left_out if within(path, tree)]
     if not inside:
-        return [] if any(within(tree, path) for path in left_out) else [tree]
-    if tree in inside:
-        return []
+        return [tree]
     found: list[str] = []
     try:
         names = sorted(listing(tree))
@@ -63,7 +69,7 @@ def path_rules(
     Args:
         policy: with the implicit grants in it, and ``protected`` filled in.
         programs: trees of system programs and libraries; executable when child processes are granted.
-        interpreter: further files that may be executed: the interpreter and its loader.
+        interpreter: files that the first exec needs (the exec way): the interpreter and its loader.
         listing: as ``os.listdir``.
     """
     rights: dict[str, int] = {}
@@ -85,7 +91,7 @@ def path_rules(
     for grant in policy.read:
         for path in _read_places(grant):
             add(path, landlock.READ, grant.implicit)
-            if not grant.implicit or grant.reason == "the entry script":
+            if not grant.implicit or grant.reason in EXECUTABLE:
                 executable.append(path)
     if policy.granted("child"):
         written = _written_trees(policy)

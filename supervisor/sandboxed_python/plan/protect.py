@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.errors import PolicyError
-from sandboxed_python.plan.implicit import LIBRARY_TREES
+from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES
 from sandboxed_python.plan.landlock import within
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
 
@@ -102,7 +102,7 @@ class Protection:
             return ()
         if policy.writable_runtime:
             return self.mounted()
-        own = [path for grant in implicit if grant.reason != "the entry script" for path in grant.paths]
+        own = [path for grant in implicit if grant.reason != ENTRY for path in grant.paths]
         return tuple(dict.fromkeys([*own, *self._files(), *self.mounted()]))
 
     def _files(self) -> tuple[str, ...]:
