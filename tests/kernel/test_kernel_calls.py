@@ -290,8 +290,7 @@ def test_system_call_numbers_are_libseccomps() -> None:
     for machine, column in (("x86_64", 0), ("aarch64", 1)):
         arch = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}[machine]
         tables = [
-            {name: numbers[column] for name, numbers in uapi.SYSCALLS.items()},
-            {name: number for number, name in uapi.NOTIFIED[machine].items()},
+            *({name: row[column] for name, row in table.items()} for table in (uapi.SYSCALLS, uapi.NOTIFIED, uapi.RAW)),
             uapi.UNIFIED_SYSCALLS,
         ]
         for name, number in [row for table in tables for row in table.items()]:
@@ -303,11 +302,13 @@ def test_system_call_numbers_are_libseccomps() -> None:
 
 
 def test_the_same_call_has_one_number_in_every_table() -> None:
-    for name, numbers in uapi.SYSCALLS.items():
-        if name in uapi.UNIFIED_SYSCALLS:
-            assert set(numbers) == {uapi.UNIFIED_SYSCALLS[name]}
+    seen: dict[str, tuple[int, int]] = {}
+    for table in (uapi.SYSCALLS, uapi.NOTIFIED, uapi.RAW):
+        for name, numbers in table.items():
+            assert seen.setdefault(name, numbers) == numbers
+            if name in uapi.UNIFIED_SYSCALLS:
+                assert set(numbers) == {uapi.UNIFIED_SYSCALLS[name]}
     assert sorted(uapi.UNIFIED_SYSCALLS.values()) == list(range(uapi.UNIFIED_FIRST, uapi.UNIFIED_LAST + 1))
-    assert set(uapi.NOTIFIED) == set(uapi.AUDIT_ARCH)
 
 
 def test_structure_sizes_are_the_kernels() -> None:

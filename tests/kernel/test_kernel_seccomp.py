@@ -7,8 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sandboxed_python.kernel.seccomp import Notification
-
 if TYPE_CHECKING:
     from tests.support import Need
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 PRELUDE = """
 import errno, json, os, select, signal, sys, time
 from sandboxed_python.errors import KernelError
-from sandboxed_python.kernel import seccomp, uapi
+from sandboxed_python.kernel import notify, seccomp, uapi
 from sandboxed_python.kernel.calls import prctl, receive_descriptor, send_descriptor, socketpair
 from sandboxed_python.kernel.process import set_no_new_privs
 UNAME = {"x86_64": 63, "aarch64": 160}[os.uname().machine]
@@ -145,18 +143,6 @@ out(signal=os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS)
     assert found == {"signal": True}
 
 
-def test_notification_is_decoded() -> None:
-    raw = bytearray(80)
-    raw[0:8] = (2**63 + 5).to_bytes(8, "little")
-    raw[8:12] = (1234).to_bytes(4, "little")
-    raw[16:20] = (-1).to_bytes(4, "little", signed=True)
-    for index in range(6):
-        raw[32 + 8 * index : 40 + 8 * index] = (2**64 - 1 - index).to_bytes(8, "little")
-    notification = Notification(bytes(raw))
-    assert (notification.id, notification.task, notification.number) == (2**63 + 5, 1234, -1)
-    assert notification.arguments == tuple(2**64 - 1 - index for index in range(6))
-
-
 def test_answers_reach_the_caller(needs: Need) -> None:
     needs(landlock=0)
     found = program("""
@@ -168,15 +154,15 @@ pid, listener = confined(body)
 sync = seccomp.set_sync_wake_up(listener)
 seen = []
 for turn in range(3):
-    notification = seccomp.receive(listener)
-    seen.append([notification.number == UNAME, notification.task == pid, len(notification.arguments)])
+    cookie, task, number, *arguments = notify.receive(listener)
+    seen.append([number == UNAME, task == pid, len(arguments), notify.id_valid(listener, cookie)])
     if turn == 0:
-        worked = seccomp.answer(listener, notification.id, errno.ENOTDIR)
+        worked = notify.send(listener, cookie, errno.ENOTDIR)
     elif turn == 1:
-        worked = seccomp.let_through(listener, notification.id)
+        worked = notify.send(listener, cookie, 0, 0, uapi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
     else:
-        worked = seccomp.answer(listener, notification.id, 0, 0)  # success, and nothing written
-    seen[-1].append(worked)
+        worked = notify.send_apart(listener, cookie, errno.EXDEV, 0)
+    seen[-1] += [worked, notify.id_valid(listener, cookie)]
 os.waitpid(pid, 0)
 os.close(writer)
 poll = select.poll()
@@ -185,8 +171,8 @@ hangup = poll.poll(10000)[0][1]
 out(seen=seen, said=os.read(reader, 100).decode().split(), inheritable=os.get_inheritable(listener), sync=sync,
     hangup=bool(hangup & uapi.POLLHUP), release=[int(part) for part in os.uname().release.split(".")[:2]])
 """)
-    assert found["seen"] == [[True, True, 6, True]] * 3
-    assert found["said"][:2] == ["ENOTDIR", "Linux"]
+    assert found["seen"] == [[True, True, 6, True, True, False]] * 3
+    assert found["said"] == ["ENOTDIR", "Linux", "EXDEV"]
     assert found["inheritable"] is False
     assert found["hangup"] is True
     assert found["sync"] is (found["release"] >= [6, 6])
@@ -196,12 +182,13 @@ def test_a_caller_that_is_gone_takes_no_answer(needs: Need) -> None:
     needs(landlock=0)
     found = program("""
 pid, listener = confined(uname)
-notification = seccomp.receive(listener)
+cookie = notify.receive(listener)[0]
 os.kill(pid, signal.SIGKILL)
 os.waitpid(pid, 0)
-out(answered=seccomp.answer(listener, notification.id, errno.EPERM), let=seccomp.let_through(listener, notification.id))
+out(answered=notify.send(listener, cookie, errno.EPERM), apart=notify.send_apart(listener, cookie, 0, 0),
+    valid=notify.id_valid(listener, cookie))
 """)
-    assert found == {"answered": False, "let": False}
+    assert found == {"answered": False, "apart": False, "valid": False}
 
 
 def test_a_signal_ends_the_wait_for_a_notification(needs: Need) -> None:
@@ -210,12 +197,12 @@ def test_a_signal_ends_the_wait_for_a_notification(needs: Need) -> None:
 pid, listener = confined(lambda: time.sleep(20))
 signal.signal(signal.SIGALRM, lambda *_: None)
 signal.setitimer(signal.ITIMER_REAL, 0.05)
-got = seccomp.receive(listener)
+got = notify.receive(listener)
 os.kill(pid, signal.SIGKILL)
 os.waitpid(pid, 0)
 try:
-    gone = seccomp.receive(listener)
-except KernelError as error:
+    gone = notify.receive(listener)
+except OSError as error:
     gone = None
 out(got=got, gone=gone)
 """)
@@ -227,14 +214,37 @@ def test_what_is_no_listener_is_an_error_with_a_name(needs: Need) -> None:
     found = program("""
 descriptor = os.open("/dev/null", os.O_RDWR)
 try:
-    seccomp.receive(descriptor)
-except KernelError as error:
-    out(call=error.call, text=str(error), sync=seccomp.set_sync_wake_up(descriptor),
-        answered=seccomp.answer(descriptor, 1), expected=f"SECCOMP_IOCTL_NOTIF_RECV({descriptor})")
+    notify.receive(descriptor)
+except OSError as error:
+    out(text=str(error), sync=seccomp.set_sync_wake_up(descriptor), answered=notify.send(descriptor, 1))
 """)
-    assert found["call"] == "SECCOMP_IOCTL_NOTIF_RECV"
-    assert found["expected"] in found["text"]
+    assert "SECCOMP_IOCTL_NOTIF_RECV" in found["text"]
     assert (found["sync"], found["answered"]) == (False, False)
+
+
+def test_a_descriptor_is_put_into_the_callers_table(needs: Need) -> None:
+    needs(landlock=0)
+    found = program("""
+reader, writer = os.pipe()
+def body():
+    # The answer to uname(2) is the number of the new descriptor: not 0, but no error either.
+    before = set(os.listdir("/proc/self/fd"))
+    uname()
+    new = sorted(int(name) for name in set(os.listdir("/proc/self/fd")) - before)
+    os.write(writer, repr([(os.readlink(f"/proc/self/fd/{n}"), os.get_inheritable(n)) for n in new]).encode())
+pid, listener = confined(body)
+cookie = notify.receive(listener)[0]
+null = os.open("/dev/null", os.O_RDONLY)
+number = notify.add_descriptor(listener, cookie, null, close_on_exec=True)
+os.waitpid(pid, 0)
+try:
+    notify.add_descriptor(listener, cookie, null, close_on_exec=True)
+    again = "done"
+except OSError as error:
+    again = errno.errorcode[error.errno]
+out(number=number > 2, said=os.read(reader, 1000).decode(), again=again)
+""")
+    assert found == {"number": True, "said": "[('/dev/null', False)]", "again": "ENOENT"}
 
 
 def test_one_tree_has_one_listener(needs: Need) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -145,8 +146,22 @@ def test_an_interpreter_that_is_none(run: Run, folder: str, content: bytes) -> N
     ended = run("--permission", f"--python={folder}/python", *HELLO)
     assert ended.code in (125, 126, 127)
     text = one_line(ended, ended.code)
-    assert "python" in text
-    assert folder in text
+    assert "--python" in text or f"{folder}/python" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"\x7fELF and nothing else", "Exec format error"), (b"#!/none/at/all\n", "denied|No such file")]
+)
+def test_a_broken_interpreter_with_a_library(run: Run, folder: str, content: bytes, why: str) -> None:
+    os.makedirs(f"{folder}/bin")
+    os.makedirs(f"{folder}/lib/python3.12")
+    with open(f"{folder}/lib/python3.12/os.py", "wb"):
+        pass
+    with open(f"{folder}/bin/python3.12", "wb") as file:
+        file.write(content)
+    os.chmod(f"{folder}/bin/python3.12", 0o755)
+    text = one_line(run("--permission", f"--python={folder}/bin/python3.12", *HELLO))
+    assert re.fullmatch(f"exec {folder}/bin/python3.12: .*({why}).*", text), text
 
 
 # What the table and the pieces say by themselves

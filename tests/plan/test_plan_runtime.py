@@ -4,143 +4,168 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from sandboxed_python.plan.runtime import PACKAGE, Runtime, facts, runtime_of, this_runtime
+from sandboxed_python.errors import LaunchError
+from sandboxed_python.plan.runtime import PACKAGE, Runtime, other_runtime, this_runtime
 from tests.launch.plain import pythons
 from tests.plan.world import RUNTIME
 
-if TYPE_CHECKING:
-    import pathlib
 
-FACTS: dict[str, object] = {
-    "executable": "/venv/bin/python3",
-    "prefix": "/venv",
-    "base_prefix": "/opt/python",
-    "exec_prefix": "/opt/python",
-    "stdlib": "/opt/python/lib/python3.11",
-    "platstdlib": "/opt/python/lib/python3.11",
-    "path": [
-        "",
-        "/home/me/project",
-        "/opt/python/lib/python311.zip",
-        "/opt/python/lib/python3.11",
-        "/home/me/evil/site-packages",
-        "/venv/lib/python3.11/site-packages",
-        "/opt/python/lib/python3/dist-packages",
-        "/home/me/.local/lib/python3.11/site-packages",
-        "/venvious/lib/site-packages",
-    ],
-    "user_site": "/home/me/.local/lib/python3.11/site-packages",
-}
-
-
-def test_site_packages_are_the_environments_own() -> None:
-    runtime = runtime_of(FACTS, "/venv/bin")
-    assert runtime.site == (
-        "/venv/lib/python3.11/site-packages",
-        "/opt/python/lib/python3/dist-packages",
-        "/home/me/.local/lib/python3.11/site-packages",
-    )
-    assert (runtime.user_site, runtime.scripts, runtime.package) == (FACTS["user_site"], "/venv/bin", PACKAGE)
-    without = runtime_of({**FACTS, "user_site": ""})
-    assert without.site == runtime.site[:2]
-    assert (without.user_site, without.scripts) == ("", "")
+def make(folder: pathlib.Path, *paths: str) -> str:
+    """Make empty files; return the folder's resolved name."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    return os.path.realpath(folder)
 
 
 def test_files_are_what_would_run_outside() -> None:
     files = RUNTIME.files
     assert len(set(files)) == len(files)
-    assert set(files) == {
-        *("/opt/python/lib/python3.11", "/venv/lib/python3.11/site-packages", "/venv/pyvenv.cfg", "/venv/bin"),
-        *("/venv/lib/python3.11/site-packages/sandboxed_python", "/home/me/.local/lib/python3.11/site-packages"),
-    }
+    assert {
+        *("/opt/python/lib/python3.11", "/opt/python/lib", "/venv/lib/python3.11/site-packages", "/venv/pyvenv.cfg"),
+        *("/venv/bin", "/venv/lib/python3.11/site-packages/sandboxed_python"),
+        "/home/me/.local/lib/python3.11/site-packages",
+    } <= set(files)
+    assert not {"/", "/home/me", "/opt", "/venv", "/usr"} & set(files)
 
 
 def test_files_are_named_with_links_resolved_too(tmp_path: pathlib.Path) -> None:
-    top = os.path.realpath(tmp_path)
-    os.makedirs(f"{top}/real/bin")
-    os.makedirs(f"{top}/venv/bin")
-    for path in ("real/bin/python", "real/site-packages"):
-        (tmp_path / path).touch()
+    top = make(tmp_path, "real/bin/python", "real/site-packages/x", "venv/bin/activate")
     os.symlink(f"{top}/real/bin/python", f"{top}/venv/bin/python")
     os.symlink(f"{top}/real", f"{top}/link")
     runtime = Runtime(
         executable=f"{top}/venv/bin/python",
         prefix=f"{top}/venv",
-        base_prefix=f"{top}/real",
+        base_prefix=f"{top}/link",
         stdlib=f"{top}/link/stdlib",
         platstdlib=f"{top}/link/stdlib",
         site=(f"{top}/link/site-packages",),
+        path=(f"{top}/added-by-pth", f"{top}/link/zip.zip"),
         package=f"{top}/package",
     )
     assert {
-        *(f"{top}/venv/bin", f"{top}/real/bin", f"{top}/link/stdlib", f"{top}/real/stdlib"),
-        *(f"{top}/link/site-packages", f"{top}/real/site-packages", f"{top}/package"),
+        *(f"{top}/venv/bin", f"{top}/real/bin", f"{top}/link/stdlib", f"{top}/real/stdlib", f"{top}/package"),
+        *(f"{top}/link/site-packages", f"{top}/real/site-packages", f"{top}/added-by-pth", f"{top}/real/zip.zip"),
+        *(f"{top}/link/lib", f"{top}/real/lib"),
     } <= set(runtime.files)
 
 
 def test_the_running_interpreter() -> None:
-    runtime = this_runtime()
+    runtime = this_runtime("/the/scripts")
     assert runtime.executable == sys.executable
     assert (runtime.prefix, runtime.base_prefix) == (sys.prefix, sys.base_prefix)
     assert os.path.samefile(runtime.stdlib, sysconfig.get_path("stdlib"))
     assert os.path.isdir(f"{runtime.platstdlib}/lib-dynload")
     assert sysconfig.get_path("purelib") in runtime.site
-    assert runtime.package == os.path.dirname(sys.modules["sandboxed_python"].__file__ or "")
+    assert runtime.package == PACKAGE == os.path.dirname(sys.modules["sandboxed_python"].__file__ or "")
+    assert runtime.scripts == "/the/scripts"
+    assert "/the/scripts" in runtime.files
+    assert all(os.path.isabs(path) for path in (*runtime.files, *runtime.path))
 
 
 PROGRAM = """
 import sys
 before = set(sys.modules)
 sys.path.append(sys.argv[1])
-from sandboxed_python.plan.runtime import facts
-found = facts()
+from sandboxed_python.plan.runtime import this_runtime
+found = this_runtime()
 new = sorted(name for name in set(sys.modules) - before if not name.startswith("sandboxed_python"))
 import json, sysconfig
-print(json.dumps([found, new, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]))
+print(json.dumps([found.as_dict(), new, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), found.files]))
 """
+
+
+def described(python: str, *options: str, env: dict[str, str] | None = None) -> Any:
+    ended = subprocess.run(
+        [python, *options, "-c", PROGRAM, os.path.dirname(PACKAGE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 @pytest.mark.parametrize("python", pythons())
 @pytest.mark.parametrize("option", ["-I", "-s"])
-def test_facts_of_any_interpreter_cost_nothing(python: str, option: str) -> None:
-    folder = os.path.dirname(PACKAGE)
-    ended = subprocess.run([python, option, "-c", PROGRAM, folder], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    found, new, stdlib, purelib = json.loads(ended.stdout)
-    assert set(new) <= {"__future__"}
+def test_any_interpreter_describes_itself_without_heavy_imports(python: str, option: str) -> None:
+    found, new, stdlib, purelib, _files = described(python, option)
+    assert set(new) <= {"__future__", "errno", "pwd"}
     assert os.path.samefile(found["stdlib"], stdlib)
     assert os.path.isdir(f"{found['platstdlib']}/lib-dynload")
-    assert found["user_site"] == ""
-    assert purelib in runtime_of(found).site or not os.path.isdir(purelib)
+    assert purelib in found["site"] or not os.path.isdir(purelib)
 
 
-def test_a_user_site_in_use_is_told(tmp_path: pathlib.Path) -> None:
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    own = tmp_path / "lib" / f"python{version}" / "site-packages"
-    own.mkdir(parents=True)
-    base: Any = sys._base_executable  # type: ignore[attr-defined]  # a virtual environment has no user site
-    ended = subprocess.run(
-        [base, "-c", PROGRAM, os.path.dirname(PACKAGE)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONUSERBASE": str(tmp_path)},
+@pytest.mark.parametrize("python", pythons())
+def test_another_interpreter_is_described_from_outside(python: str) -> None:
+    inside, _new, _stdlib, _purelib, _files = described(python, "-I")
+    outside = other_runtime(python)
+    for field in ("executable", "prefix", "base_prefix"):
+        assert os.path.realpath(getattr(outside, field)) == os.path.realpath(inside[field])
+    assert os.path.samefile(outside.stdlib, inside["stdlib"])
+    assert os.path.samefile(outside.platstdlib, inside["platstdlib"])
+    missing = [
+        path
+        for path in inside["site"]
+        if os.path.isdir(path) and not any(os.path.samefile(path, known) for known in outside.site)
+    ]
+    assert missing == []
+
+
+def test_another_interpreter_is_not_run(tmp_path: pathlib.Path) -> None:
+    top = make(tmp_path, "lib/python3.12/os.py", "lib/python3.12/site-packages/x", "lib/python3.9x/notes", "bin/python3.12")
+    (tmp_path / "bin/python3.12").write_text(f"#!/bin/sh\ntouch {top}/ran\n", encoding="utf-8")
+    os.chmod(f"{top}/bin/python3.12", 0o755)
+    runtime = other_runtime(f"{top}/bin/python3.12")
+    assert not os.path.exists(f"{top}/ran")
+    assert (runtime.stdlib, runtime.base_prefix, runtime.prefix) == (f"{top}/lib/python3.12", top, top)
+    assert runtime.site[0] == f"{top}/lib/python3.12/site-packages"
+
+
+def test_an_interpreter_in_a_virtual_environment(tmp_path: pathlib.Path) -> None:
+    top = make(
+        tmp_path,
+        *("base/lib/python3.12/os.py", "base/lib/python3.13/os.py", "base/lib/python3.12/site-packages/x"),
+        *("base/bin/python3.12", "venv/lib/python3.12/site-packages/y", "venv/bin/activate"),
     )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)[0]
-    assert found["user_site"] == str(own)
-    assert str(own) in runtime_of(found).site
-    assert str(own) in runtime_of(found).files
+    os.symlink(f"{top}/base/bin/python3.12", f"{top}/venv/bin/python3")
+    for setting, system in (("false", False), ("true", True)):
+        text = f"home = {top}/base/bin\ninclude-system-site-packages = {setting}\n"
+        (tmp_path / "venv/pyvenv.cfg").write_text(text, encoding="utf-8")
+        runtime = other_runtime(f"{top}/venv/bin/python3")
+        assert (runtime.prefix, runtime.base_prefix) == (f"{top}/venv", f"{top}/base")
+        assert runtime.stdlib == f"{top}/base/lib/python3.12"
+        assert runtime.site[0] == f"{top}/venv/lib/python3.12/site-packages"
+        assert (f"{top}/base/lib/python3.12/site-packages" in runtime.site) is system
 
 
-def test_facts_are_plain_data() -> None:
-    import marshal
+def test_an_interpreter_without_a_standard_library(tmp_path: pathlib.Path) -> None:
+    top = make(tmp_path, "bin/python3", "bin/other")
+    with pytest.raises(LaunchError, match=r"^--python: no standard library of python3 in .*/lib: "):
+        other_runtime(f"{top}/bin/python3")
+    # Two of them: the name must tell which.
+    make(tmp_path, "lib/python3.11/os.py", "lib/python3.12/os.py")
+    with pytest.raises(LaunchError, match="name the interpreter itself"):
+        other_runtime(f"{top}/bin/python3")
 
-    assert marshal.loads(marshal.dumps(facts(), 2)) == facts()
+
+def test_a_user_site_is_protected_before_it_exists(tmp_path: pathlib.Path) -> None:
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    own = f"{tmp_path}/lib/{version}/site-packages"
+    base: Any = sys._base_executable  # type: ignore[attr-defined]  # a virtual environment has no user site
+    found, _new, _stdlib, _purelib, files = described(base, env={"PYTHONUSERBASE": str(tmp_path), "HOME": "/home/ada"})
+    assert own in files
+    assert f"/home/ada/.local/lib/{version}/site-packages" in files
+    assert own not in found["site"]
+    os.makedirs(own)
+    found, _new, _stdlib, _purelib, _files = described(base, env={"PYTHONUSERBASE": str(tmp_path)})
+    assert own in found["site"]

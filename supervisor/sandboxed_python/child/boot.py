@@ -15,36 +15,49 @@ if TYPE_CHECKING:
     from sandboxed_python.policy.model import Policy
 
 
-def run(  # noqa: PLR0913
-    policy: Policy,
-    kind: str,
-    target: str,
-    argv: list[str],
-    *,
-    options: list[str],
-    baseline: frozenset[str],
-    guarded: bool,
-) -> None:
+class Program:
+    """What to run, made ready: in a fork, before the confinement, when looking at files still costs nothing.
+
+    Attributes:
+        policy: the effective policy.
+        guarded: the kernel itself refuses metadata of what isn't granted.
+        judge: judges events for the hook.
+        start: how the program is found; see ``runner.Start``.
+    """
+
+    def __init__(self, policy: Policy, kind: str, target: str, *, guarded: bool) -> None:
+        """Look at what will be needed.
+
+        Args:
+            policy: the effective policy.
+            kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
+            target: the script, module, code or path, as given.
+            guarded: the kernel itself refuses metadata of what isn't granted.
+        """
+        self.policy = policy
+        self.guarded = guarded
+        self.judge = hook.Judge(policy, guarded=guarded)
+        self.start = runner.Start(kind, target, read=policy.entrypoint)
+
+
+def run(program: Program, argv: list[str], *, options: list[str], baseline: frozenset[str]) -> None:
     """Install the friendly layer and run the program; return when it has ended normally.
 
     Args:
-        policy: the effective policy.
-        kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
-        target: the script, module, code or path, as given.
+        program: what to run.
         argv: the program's own arguments.
         options: Python's options.
         baseline: the modules that a plain interpreter has loaded at this point; the others are forgotten.
-        guarded: the kernel itself refuses metadata of what isn't granted.
 
     Raises:
         SystemExit: the program's own, or the exit code of its uncaught exception.
         KeyboardInterrupt: the program's own, already shown.
     """
-    permission.install(policy)
-    hook.install(policy, guarded=guarded)
+    permission.install(program.policy)
+    hook.install(program.policy, guarded=program.guarded, judge=program.judge)
     forget(baseline)
     gc.enable()
-    runner.run(kind, target, argv, options)
+    runner.run(program.start, argv, options)
 
 
 def forget(baseline: frozenset[str]) -> None:

@@ -23,15 +23,8 @@ def _main() -> None:
     from sandboxed_python.child import boot
     from sandboxed_python.policy.model import Policy
 
-    boot.run(
-        Policy.from_data(data["policy"]),
-        data["kind"],
-        data["target"],
-        data["argv"],
-        options=data["options"],
-        baseline=_BASELINE,
-        guarded=data["guarded"],
-    )
+    program = boot.Program(Policy.from_data(data["policy"]), data["kind"], data["target"], guarded=data["guarded"])
+    boot.run(program, data["argv"], options=data["options"], baseline=_BASELINE)
 
 
 def _load_package(folder: str) -> None:

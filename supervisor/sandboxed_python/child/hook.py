@@ -249,16 +249,18 @@ def preload(folder: str) -> None:
             continue
 
 
-def install(policy: Policy, *, guarded: bool) -> None:
+def install(policy: Policy, *, guarded: bool, judge: Judge | None = None) -> None:
     """Add the hooks and the wrappers, if the policy is enforced.
 
     Args:
         policy: the effective policy.
         guarded: the kernel itself refuses metadata (stat, access, readlink) of what isn't granted.
+        judge: made before, while looking at files still cost nothing.
     """
     if policy.mode != "enforce":
         return
-    judge = Judge(policy, guarded=guarded)
+    if judge is None:
+        judge = Judge(policy, guarded=guarded)
     find = judge.table().get
     seen = judge.seen
     opening = EVENTS["open"]

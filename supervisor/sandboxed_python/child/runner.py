@@ -24,12 +24,41 @@ _open = open
 _display = sys.__excepthook__
 
 
-def run(kind: str, target: str, argv: list[str], options: list[str]) -> None:
+class Start:
+    """How the program is found.
+
+    Attributes:
+        kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
+        target: the script, module, code or path, as given.
+        folder: where a script really lies, which python puts first on ``sys.path``.
+        source: what a script holds; None: it is read when it is run.
+    """
+
+    def __init__(self, kind: str, target: str, *, read: bool) -> None:
+        """Look for a script, and ``read`` it if it may be."""
+        self.kind = kind
+        self.target = target
+        self.folder = ""
+        self.source: bytes | None = None
+        if kind != "script":
+            return
+        try:
+            self.folder = os.path.dirname(os.path.realpath(target))
+        except OSError:
+            self.folder = os.path.dirname(os.path.abspath(target))
+        if read:
+            try:
+                with _open(target, "rb", 0) as file:
+                    self.source = file.read()
+            except OSError:
+                return
+
+
+def run(start: Start, argv: list[str], options: list[str]) -> None:
     """Run the program and return when it has ended normally, or when a prompt comes next.
 
     Args:
-        kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
-        target: the script, module, code or path, as given.
+        start: how it is found.
         argv: the program's own arguments.
         options: Python's options.
 
@@ -37,11 +66,11 @@ def run(kind: str, target: str, argv: list[str], options: list[str]) -> None:
         SystemExit: the program's own, or the exit code of what it raised (the traceback has been shown).
         KeyboardInterrupt: the program's own, already shown: the interpreter then ends by SIGINT, as plain python does.
     """
-    _set_arguments(kind, target, argv, options)
+    _set_arguments(start, argv, options)
     main = _fresh_main()
     ended_by: BaseException | None = None
     try:
-        _RUNNERS[kind](target, main, options)
+        _RUNNERS[start.kind](start, main, options)
     except SystemExit as error:
         if not sys.flags.inspect:
             raise
@@ -53,7 +82,8 @@ def run(kind: str, target: str, argv: list[str], options: list[str]) -> None:
         _end_with(ended_by)
 
 
-def _set_arguments(kind: str, target: str, argv: list[str], options: list[str]) -> None:
+def _set_arguments(start: Start, argv: list[str], options: list[str]) -> None:
+    kind, target = start.kind, start.target
     first = {"module": "-m", "code": "-c"}.get(kind, target)
     sys.argv[:] = [first, *argv]
     words = {"module": ["-m", target], "code": ["-c", target], "stdin": [target] if target else []}.get(kind, [target])
@@ -61,12 +91,7 @@ def _set_arguments(kind: str, target: str, argv: list[str], options: list[str]) 
     if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
         return
     if kind == "script":
-        # As python: the script's folder, links of the script followed.
-        try:
-            real = os.path.realpath(target)
-        except OSError:
-            real = os.path.abspath(target)
-        sys.path.insert(0, os.path.dirname(real))
+        sys.path.insert(0, start.folder)
     elif kind == "module":
         sys.path.insert(0, os.getcwd())
     elif kind in ("code", "stdin"):
@@ -85,16 +110,20 @@ def _fresh_main() -> Any:
     return module
 
 
-def _run_script(path: str, main: Any, options: list[str]) -> None:
+def _run_script(start: Start, main: Any, options: list[str]) -> None:
     code: CodeType
+    path = start.target
     absolute = _absolute(path)
-    try:
-        with _open(path, "rb") as file:
-            source = file.read()
-    except AccessDeniedError:
-        raise
-    except OSError as error:
-        _usage(f"can't open file {absolute!r}: [Errno {error.errno}] {error.strerror}")
+    source = start.source
+    start.source = None
+    if source is None:
+        try:
+            with _open(path, "rb") as file:
+                source = file.read()
+        except AccessDeniedError:
+            raise
+        except OSError as error:
+            _usage(f"can't open file {absolute!r}: [Errno {error.errno}] {error.strerror}")
     names = main.__dict__
     names["__file__"] = absolute
     names["__cached__"] = None
@@ -119,25 +148,25 @@ def _absolute(path: str) -> str:
     return path if path[:1] == "/" else f"{os.getcwd()}/{path}"
 
 
-def _run_code(text: str, main: Any, _options: list[str]) -> None:
+def _run_code(start: Start, main: Any, _options: list[str]) -> None:
     # Python compiles "-c" code with a newline after it, under the name "<string>".
-    exec(compile(text + "\n", "<string>", "exec", dont_inherit=True), main.__dict__)
+    exec(compile(start.target + "\n", "<string>", "exec", dont_inherit=True), main.__dict__)
 
 
-def _run_module(name: str, _main: Any, _options: list[str]) -> None:
+def _run_module(start: Start, _main: Any, _options: list[str]) -> None:
     import runpy
 
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what "python -m" itself calls
+    runpy._run_module_as_main(start.target)  # type: ignore[attr-defined]  # what "python -m" itself calls
 
 
-def _run_path(path: str, _main: Any, _options: list[str]) -> None:
+def _run_path(start: Start, _main: Any, _options: list[str]) -> None:
     import runpy
 
-    sys.path.insert(0, _absolute(path))
+    sys.path.insert(0, _absolute(start.target))
     runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]  # noqa: FBT003 - as python itself
 
 
-def _run_stdin(_name: str, main: Any, _options: list[str]) -> None:
+def _run_stdin(_start: Start, main: Any, _options: list[str]) -> None:
     if sys.stdin is None:
         return
     if sys.stdin.isatty() or sys.flags.interactive:

@@ -38,6 +38,10 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
     try:
         closed = occupy_standard()
         prepared = Prepared(plan)
+        target = plan.target
+        program = (
+            boot.Program(plan.policy, target.kind, target.value, guarded=guarded(plan)) if plan.way == "fork" else None
+        )
         session = Session()
         in_child = session.fork()
     except OSError as error:
@@ -54,16 +58,8 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         report(session.channel, error)
     for descriptor in (session.channel, *closed):
         os.close(descriptor)
-    target = plan.target
-    boot.run(
-        plan.policy,
-        target.kind,
-        target.value,
-        list(target.arguments),
-        options=list(target.python_options),
-        baseline=baseline,
-        guarded=guarded(plan),
-    )
+    if program is not None:
+        boot.run(program, list(target.arguments), options=list(target.python_options), baseline=baseline)
     return None
 
 

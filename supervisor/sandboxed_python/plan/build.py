@@ -131,7 +131,7 @@ def _is_landlocks(grant: Grant, *, within_files: bool) -> bool:
     if grant.kind == "all":
         return within_files
     if grant.kind == "tree":
-        return os.path.isdir(grant.paths[0]) and not is_broad(grant)
+        return os.path.isdir(grant.paths[0]) and (within_files or not is_broad(grant))
     return grant.kind == "path" and within_files and os.path.exists(grant.paths[0])
 
 

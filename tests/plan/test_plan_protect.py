@@ -1,0 +1,79 @@
+"""What write grants may not reach, beyond what ``test_plan_build`` tells of a whole plan."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sandboxed_python.errors import PolicyError
+from sandboxed_python.plan.implicit import implicit_read
+from sandboxed_python.plan.protect import LOADER_FILES, Protection, mounts
+from sandboxed_python.policy.model import KERNEL_TREES, Policy
+from sandboxed_python.policy.patterns import Grant
+from tests.plan.world import RUNTIME, SUPERVISOR, World
+
+MOUNTED = ("/srv/chroot/proc", "/data/debug")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made_up = World()
+    made_up.settle(monkeypatch, {"HOME": "/home/me"})
+    made_up.mounts = MOUNTED
+    return made_up
+
+
+def refusal(world: World, text: str, *, flag: str = "write", **options: object) -> str:
+    policy = world.policy(write=(text,), **options) if flag == "write" else world.policy(read=(text,), **options)
+    with pytest.raises(PolicyError) as caught:
+        Protection((RUNTIME,)).check(policy)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["/srv", "/srv/chroot/proc", "/srv/chroot/proc/1/mem", "/srv/ch*", "/data", "/data/debug"])
+def test_kernel_file_systems_are_refused_wherever_they_are_mounted(world: World, text: str) -> None:
+    for writable_runtime in (False, True):
+        told = refusal(world, text, writable_runtime=writable_runtime)
+        assert told.startswith(f"--allow-fs-write: {text!r} is refused: it covers ")
+        assert told.endswith(", where a kernel file system is mounted")
+    Protection((RUNTIME,)).check(world.policy(read=(text,)))
+
+
+@pytest.mark.parametrize("text", [*LOADER_FILES, "/etc", "/usr/lib/x", "/lib/new.so", "/usr/local/lib", "/usr"])
+def test_what_the_loader_runs_in_every_program_is_refused(world: World, text: str) -> None:
+    assert "runs outside the sandbox the next time" in refusal(world, text)
+    Protection((RUNTIME,)).check(world.policy(write=(text,), writable_runtime=True))
+
+
+@pytest.mark.parametrize("flag", ["read", "write"])
+def test_the_supervisors_own_process_is_refused(world: World, flag: str) -> None:
+    for text in (f"/proc/{SUPERVISOR}", f"/proc/{SUPERVISOR}/mem", f"/proc/{SUPERVISOR}/task/1"):
+        assert "here it means the supervisor" in refusal(world, text, flag=flag)
+
+
+def test_both_interpreters_are_protected(world: World) -> None:
+    other = RUNTIME.replace(executable="/other/bin/python", stdlib="/other/lib/python3.13", path=("/other/added",))
+    policy = world.policy(write=("/other/added/x",))
+    Protection((RUNTIME,)).check(policy)
+    for runtimes in ((RUNTIME, other), (other, RUNTIME)):
+        with pytest.raises(PolicyError, match="it covers /other/added"):
+            Protection(runtimes).check(policy)
+
+
+def test_everything_leaves_out_what_narrow_grants_may_not_name(world: World) -> None:
+    protection = Protection((RUNTIME,))
+    everything = world.policy(write=("*",))
+    implicit = implicit_read(everything, RUNTIME, Grant(text="j", kind="path", paths=("/data/j",)))
+    left_out = protection.left_out(everything, implicit)
+    assert {*RUNTIME.files, *MOUNTED, *LOADER_FILES, "/usr/lib"} <= set(left_out)
+    assert "/data/j" not in left_out
+    assert protection.left_out(everything.replace(writable_runtime=True), implicit) == MOUNTED
+    assert protection.left_out(world.policy(write=("/tmp",)), implicit) == ()
+    assert protection.left_out(Policy(), implicit) == ()
+
+
+def test_the_mounts_of_this_machine() -> None:
+    found = mounts()
+    assert all(os.path.isabs(path) for path in found)
+    assert not [path for path in found for tree in KERNEL_TREES if path == tree or path.startswith(f"{tree}/")]
