@@ -5,15 +5,15 @@ from __future__ import annotations
 import array
 import errno
 import os
+import signal
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sandboxed_python.broker.answer import MODULES
-from tests.broker.harness import PATH_CALLS, Refused, call, grant, outcome, policy, serve
+from tests.broker.harness import PATH_CALLS, Refused, call, grant, outcome, policy, serve, start
 
 if TYPE_CHECKING:
     import pathlib
@@ -25,27 +25,24 @@ KINDS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
 
 
 def echo(path: str, kind: int) -> Callable[[], None]:
-    """Serve one connection: send back what comes, and who sent it."""
+    """Serve connections in another process: send back what comes."""
     server = socket.socket(socket.AF_UNIX, kind)
     server.bind(path)
     server.listen(1)
 
     def answer() -> None:
-        peer, _address = server.accept()
-        peer.send(peer.recv(100).upper())
-        peer.close()
+        while True:
+            peer, _address = server.accept()
+            peer.send(peer.recv(100).upper())
+            peer.close()
 
-    thread = threading.Thread(target=answer, daemon=True)
-    thread.start()
+    child = start(answer)
+    server.close()
 
     def stop() -> None:
-        if thread.is_alive():
-            knock = socket.socket(socket.AF_UNIX, kind)
-            knock.connect(path)
-            knock.send(b"x")
-            knock.close()
-        thread.join(5)
-        server.close()
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        os.close(child.pipe)
 
     return stop
 
@@ -123,13 +120,14 @@ def test_a_busy_server(tmp_path: pathlib.Path) -> None:
 
     def relieve() -> None:
         time.sleep(0.5)
-        server.accept()
-        server.accept()
+        peers = server.accept(), server.accept()
+        assert len(peers) == 2
 
-    thread = threading.Thread(target=relieve)
-    thread.start()
+    child = start(relieve)
     refused, waited = serve(policy((), grant(tmp_path)), work, names=CALLS).value
-    thread.join()
+    while child.read():
+        pass
+    child.result()
     server.close()
     first.close()
     assert refused == Refused(errno.EAGAIN)
@@ -192,11 +190,13 @@ def test_other_families_are_let_through() -> None:
     receiver.bind(("127.0.0.1", 0))
 
     def work() -> Any:
-        mine = socket.create_connection(server.getsockname(), timeout=5)
+        mine = socket.socket()
+        mine.settimeout(5)
+        mine.connect((b"127.0.0.1", server.getsockname()[1]))  # a str would import the codec for names
         mine.send(b"tcp")
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sender.bind(("127.0.0.1", 0))
-        sender.sendto(b"udp", receiver.getsockname())
+        sender.bind((b"127.0.0.1", 0))
+        sender.sendto(b"udp", (b"127.0.0.1", receiver.getsockname()[1]))
         return mine.getsockname()[0]
 
     assert serve(policy(), work, names=CALLS).value == "127.0.0.1"

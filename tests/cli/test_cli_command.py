@@ -260,7 +260,9 @@ def test_what_cannot_be_enforced_is_refused_unless_best_effort(run: Run, needs: 
     if call == "landlock_create_ruleset":
         ended = run("--permission", "--best-effort", *HELLO, command=command)
         assert (ended.code, ended.stdout) == (0, "hello\n")
-        assert ended.stderr.startswith("sandboxed-python: --best-effort: not enforced: Landlock is not available (EPERM)")
+        assert ended.stderr.startswith(
+            "sandboxed-python: --best-effort: not enforced: Landlock is not available (EPERM)"
+        )
 
 
 def test_best_effort_without_seccomp_enforces_files(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
@@ -324,7 +326,14 @@ def test_as_a_module(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
     (tmp_path / "os.py").write_text("print('stolen')")
     (tmp_path / "sandboxed_python.py").write_text("print('stolen')")
     command = [plain_python(), "-P" if sys.version_info >= (3, 11) else "-I", "-m", "sandboxed_python"]
-    ended = run("--permission", "-c", "import sys; print(sys.argv, sys.permission.has('net'))", "a", command=command, cwd=tmp_path)
+    ended = run(
+        "--permission",
+        "-c",
+        "import sys; print(sys.argv, sys.permission.has('net'))",
+        "a",
+        command=command,
+        cwd=tmp_path,
+    )
     assert (ended.code, ended.stdout) == (0, "['-c', 'a'] False\n"), ended.said
     assert run("--version", command=command).stdout.startswith(f"sandboxed-python {__version__}")
     assert run("--permission", "--bad", command=command).code == 9
@@ -333,7 +342,7 @@ def test_as_a_module(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
 def test_a_working_directory_that_is_gone(run: Run, tmp_path: pathlib.Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    script = f'rmdir "$1"; shift; exec "$@"'
+    script = 'rmdir "$1"; shift; exec "$@"'
     ended = run(command=["/bin/sh", "-c", script, "sh", str(gone), *installed(), "--permission", *HELLO], cwd=gone)
     assert (ended.code, ended.stdout) == (125, "")
     # The shell that starts the command may have its say, too.

@@ -175,10 +175,10 @@ class Attacker(NamedTuple):
         """Run an attack in plain Python; ``before`` are the words of a program that starts it."""
         return self.run([*before, self.python, "-c", source(body, self.home)], **options)
 
-    def confined(self, body: str, *flags: str, **options: object) -> Finished:
+    def confined(self, body: str, *flags: str, before: Sequence[str] = (), **options: object) -> Finished:
         """Run an attack in the sandbox, with ``grants`` and further flags."""
         words = [*self.command, "--permission", "--no-warnings", *self.grants, *flags, "-c", source(body, self.home)]
-        return self.run(words, **options)
+        return self.run([*before, *words], **options)
 
     def must_fail(
         self,
@@ -187,6 +187,7 @@ class Attacker(NamedTuple):
         harm: Callable[[Finished], object],
         prepare: Callable[[], object] | None = None,
         before: Sequence[str] = (),
+        around: Sequence[str] = (),
         ends: tuple[str, ...] = ("OSError",),
         code: int | None = 0,
         **options: object,
@@ -198,7 +199,8 @@ class Attacker(NamedTuple):
             flags: further flags of the sandbox.
             harm: tells, looking from outside, whether the harm was done.
             prepare: sets the stage before each of the two runs; ``home`` is fresh.
-            before: words of a program that starts the plain run only (``unshare``: so that the machine stays as it is).
+            before: words of a program that starts the plain run only (a parent that can be killed).
+            around: words of a program that starts both (``unshare``: so that the machine stays as it is in any case).
             ends: how the attack may be stopped in the sandbox, apart from running to its end without effect: the names
                 of exceptions, or of their bases. Anything else is a mistake in the attack.
             code: the exit code expected in the sandbox; None if it doesn't matter.
@@ -210,12 +212,12 @@ class Attacker(NamedTuple):
         self.lay_out()
         if prepare:
             prepare()
-        plain = self.plain(body, before=before, **options)
+        plain = self.plain(body, before=[*around, *before], **options)
         assert harm(plain), f"the attack does no harm even without the sandbox: {plain.said}"
         self.lay_out()
         if prepare:
             prepare()
-        confined = self.confined(body, *flags, **options)
+        confined = self.confined(body, *flags, before=around, **options)
         assert not harm(confined), f"the attack succeeds in the sandbox: {confined.said}"
         if code is not None:
             assert confined.code == code, confined.said

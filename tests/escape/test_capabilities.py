@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.escape.attack import Attacker
 
 FLAGS = ("--allow-ffi", "--allow-child-process", "--allow-net")
-# The machine stays as it is: the plain runs have namespaces of their own, the clock is set by nothing.
+# The machine stays as it is: both runs have namespaces of their own, and the clock is set by nothing.
 BODIES = {
     "mount": "import subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'none', WRITE], check=True)",
     "umount": "import subprocess; subprocess.run(['mount', '-t', 'tmpfs', 'none', WRITE]); subprocess.run(['umount', WRITE], check=True)",
@@ -30,7 +30,6 @@ BODIES = {
     "adjtimex": "import struct; call('adjtimex', ctypes.create_string_buffer(struct.pack('I4xq', 0x8001, 0), 208))",
     "clock_adjtime": "import struct\n"
     "call('clock_adjtime', 0, ctypes.create_string_buffer(struct.pack('I4xq', 0x8001, 0), 208))",
-    "clock_settime": "import time; time.clock_settime(time.CLOCK_REALTIME, time.time())",
     "chroot": "os.chroot(HOME)",
     "syslog": "call('syslog', 3, ctypes.create_string_buffer(64), 64)",
     "priority": "os.setpriority(os.PRIO_PROCESS, 0, -5)",
@@ -45,14 +44,10 @@ BODIES = {
     "routes": "import socket, struct; one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n"
     "one.send(struct.pack('IHHIIBBHiII', 32, 16, 5, 1, 0, 0, 0, 0, 1, 1, 1))\n"
     "assert struct.unpack_from('i', one.recv(999), 16)[0] == 0, 'EPERM'",
-    "quota": "call('quotactl', 0x80000700, 0, 0, ctypes.create_string_buffer(64)) if 0 else call('acct', 0)",
-    "kernel modules": "import subprocess; assert attempt('delete_module', b'no_such_module', 0) == 'ENOENT', 'EPERM'",
-    "kexec": "assert attempt('kexec_load', 0, 0, 0, 0xFFFF0000) in ('EINVAL', 'ENOSYS', 'did'), 'EPERM'",
     "bpf": "call('bpf', 0, (1).to_bytes(4, 'little') + (4).to_bytes(4, 'little') * 2 + (1).to_bytes(4, 'little') + bytes(56), 72)",
     "perf_event": "import struct; call('perf_event_open', struct.pack('IIQ', 1, 112, 0) + bytes(96), 0, -1, -1, 0)",
     "lease": "call('fcntl', raw_open(WRITE + '/data', os.O_RDWR), 1024, 1)",
     "swap": "assert attempt('swapoff', b'/no/such') == 'ENOENT', 'EPERM'",
-    "ports": "call('ioperm', 0x80, 1, 1)",
 }
 
 
@@ -63,7 +58,7 @@ def test_using_one(superuser: Attacker, body: str) -> None:
         *FLAGS,
         "--allow-fs-read=*",
         harm=lambda ended: "DID IT" in ended.stdout,
-        before=[tool("unshare"), "-m", "-u", "-n", "-i", "--propagation", "private"],
+        around=[tool("unshare"), "-m", "-u", "-n", "-i", "--propagation", "private"],
         ends=("OSError", "AssertionError", "SubprocessError"),
     )
 

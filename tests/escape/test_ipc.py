@@ -74,17 +74,10 @@ def test_message_queues(attacker: Attacker) -> None:
     [
         "call('add_key', b'user', b'sandboxed-python-test', b'x', 1, -2); print('MADE')",
         "call('keyctl', 0, -4, 1); print('MADE')",
-        "print(attempt('request_key', b'user', b'sandboxed-python-test', 0, 0)); print('MADE')",
+        "if attempt('request_key', b'user', b'sandboxed-python-test', 0, 0) == 'ENOKEY': print('MADE')",
     ],
     ids=["add_key", "keyctl", "request_key"],
 )
 def test_keyrings(attacker: Attacker, body: str) -> None:
     """On the plain run's own process keyring, which ends with it."""
-    attacker.must_fail(
-        body.replace("print(attempt(", "result = (attempt(") + "\nassert 'result' not in globals() or result == 'ENOKEY', 'EPERM'"
-        if "request_key" in body
-        else body,
-        "--allow-ffi",
-        harm=lambda ended: "MADE" in ended.stdout and "Assertion" not in ended.stdout,
-        ends=("OSError", "AssertionError"),
-    )
+    attacker.must_fail(body, "--allow-ffi", harm=lambda ended: "MADE" in ended.stdout)

@@ -143,7 +143,7 @@ calls.close_range(3)
 print(sorted(int(name) for name in os.listdir("/proc/self/fd"))[:3])
 print([number for number in (3, 7, 200) if os.path.exists(f"/proc/self/fd/{number}")])
 """)
-    assert out == "[0, 1, 2]\n[]\n" or out == "[0, 1, 2]\n[3]\n"  # listing opens one descriptor of its own
+    assert out in {"[0, 1, 2]\n[]\n", "[0, 1, 2]\n[3]\n"}  # listing opens one descriptor of its own
 
 
 # poll

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def test_tables_are_well_formed() -> None:
 @pytest.mark.parametrize("abi", range(HIGHEST_ABI + 1))
 def test_every_abi_has_its_rights(abi: int) -> None:
     can = full(abi)
-    assert tuple(bin(getattr(can, field)).count("1") for field in ("fs", "net", "scoped")) == COUNTS[abi]
+    assert tuple(getattr(can, field).bit_count() for field in ("fs", "net", "scoped")) == COUNTS[abi]
     # An ABI has what the one before it has.
     before = full(max(0, abi - 1))
     for field in TABLES:
@@ -201,7 +202,8 @@ def test_kernel_takes_on_a_file_what_the_table_says(
                 syscall("landlock_add_rule", handle, uapi.LANDLOCK_RULE_PATH_BENEATH, rule, 0)
                 taken |= bit
             except KernelError as error:
-                assert error.errno == 22
+                if error.errno != errno.EINVAL:
+                    raise
     finally:
         for descriptor in (file, folder, handle):
             os.close(descriptor)

@@ -228,15 +228,16 @@ def test_a_descriptor_is_put_into_the_callers_table(needs: Need) -> None:
 reader, writer = os.pipe()
 def body():
     # The answer to uname(2) is the number of the new descriptor: not 0, but no error either.
-    before = set(os.listdir("/proc/self/fd"))
+    before = {number for number in range(100) if os.path.lexists(f"/proc/self/fd/{number}")}
     uname()
-    new = sorted(int(name) for name in set(os.listdir("/proc/self/fd")) - before)
+    new = [number for number in range(100) if os.path.lexists(f"/proc/self/fd/{number}") and number not in before]
     os.write(writer, repr([(os.readlink(f"/proc/self/fd/{n}"), os.get_inheritable(n)) for n in new]).encode())
 pid, listener = confined(body)
 cookie = notify.receive(listener)[0]
 null = os.open("/dev/null", os.O_RDONLY)
 number = notify.add_descriptor(listener, cookie, null, close_on_exec=True)
 os.waitpid(pid, 0)
+os.close(writer)
 try:
     notify.add_descriptor(listener, cookie, null, close_on_exec=True)
     again = "done"

@@ -212,7 +212,11 @@ class Terminal:
     """A program on a terminal of its own: the session leader, with the terminal as 0, 1 and 2."""
 
     def __init__(
-        self, words: Sequence[support.Path], *, cwd: support.Path | None = None, env: Mapping[str, str | None] | None = None
+        self,
+        words: Sequence[support.Path],
+        *,
+        cwd: support.Path | None = None,
+        env: Mapping[str, str | None] | None = None,
     ) -> None:
         """Start it. A shell without a terminal gets the first one that it opens as its own, and becomes the program."""
         self.master, slave = os.openpty()
@@ -220,7 +224,13 @@ class Terminal:
         self._read_up_to = 0
         try:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave), *[os.fspath(word) for word in words]],
+                [
+                    "/bin/sh",
+                    "-c",
+                    'exec "$@" <"$0" >"$0" 2>&1',
+                    os.ttyname(slave),
+                    *[os.fspath(word) for word in words],
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

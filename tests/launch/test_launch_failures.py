@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
-from tests.launch.plain import alive, inside, plain, plain_python
+from tests.launch.plain import alive, eventually, inside, plain, plain_python, started
 from tests.support import execute, installed
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def test_an_interpreter_that_is_none(run: Run, folder: str, content: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(b"\x7fELF and nothing else", "Exec format error"), (b"#!/none/at/all\n", "denied|No such file")]
+    ("content", "why"),
+    [(b"\x7fELF and nothing else", "Exec format error"), (b"#!/none/at/all\n", "denied|No such file")],
 )
 def test_a_broken_interpreter_with_a_library(run: Run, folder: str, content: bytes, why: str) -> None:
     os.makedirs(f"{folder}/bin")
@@ -245,7 +247,6 @@ print(os.getpid(), os.getppid(), flush=True)
 time.sleep(60)
 """
     from sandboxed_python.kernel.process import KEPT_CAPABILITIES, capability_mask
-    from tests.launch.plain import started
 
     kept = capability_mask(KEPT_CAPABILITIES)
     own = int(_status(os.getpid())["CapBnd"], 16)
@@ -253,6 +254,8 @@ time.sleep(60)
         with started([*installed(), "--permission", *option, "-c", code]) as program:
             pid, parent = (int(word) for word in program.line().split())
             assert parent == program.pid
+            # The supervisor cuts its own while the program starts.
+            eventually(lambda parent=parent: int(_status(parent)["CapPrm"], 16) == own & kept)
             for each in (pid, parent):
                 status = _status(each)
                 for name in ("CapPrm", "CapEff", "CapBnd"):
@@ -263,8 +266,6 @@ time.sleep(60)
 
 
 def test_program_and_filters_seen_from_outside() -> None:
-    from tests.launch.plain import started
-
     code = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
     for option in ([], ["-B"]):
         with started([*installed(), "--permission", *option, "-c", code]) as program:
@@ -277,9 +278,16 @@ def test_program_and_filters_seen_from_outside() -> None:
             assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
             assert os.getsid(pid) == os.getsid(program.pid)
             assert os.getpgid(pid) == os.getpgid(program.pid)
-            # The supervisor holds the listener, and no descriptor of it came from the caller.
-            listeners = [os.readlink(f"/proc/{program.pid}/fd/{name}") for name in os.listdir(f"/proc/{program.pid}/fd")]
-            assert "anon_inode:seccomp notify" in listeners
+            eventually(lambda pid=program.pid: "anon_inode:seccomp notify" in _open(pid))
+
+
+def _open(pid: int) -> list[str]:
+    folder = f"/proc/{pid}/fd"
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"{folder}/{name}"))
+    return found
 
 
 def _status(pid: int) -> dict[str, str]:

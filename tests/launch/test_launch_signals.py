@@ -126,7 +126,10 @@ def test_a_stop_by_kill_stops_both_and_a_continue_wakes_both() -> None:
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", signal.SIGSEGV),
         ("import os; os.abort()", signal.SIGABRT),
-        ("import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.kill(0 or os.getpid(), 13)", signal.SIGPIPE),
+        (
+            "import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.kill(0 or os.getpid(), 13)",
+            signal.SIGPIPE,
+        ),
         ("import os; os.kill(os.getpid(), 64)", 64),
         ("import signal; signal.setitimer(signal.ITIMER_REAL, .01); signal.pause()", signal.SIGALRM),
     ],
@@ -336,7 +339,7 @@ def test_a_hangup_of_the_terminal_ends_the_program() -> None:
             os.close(screen.master)
             screen.master = os.open("/dev/null", os.O_RDWR)
             endings.append(screen.process.wait(20))
-            eventually(lambda pid=pid: not alive(pid), "gone")  # type: ignore[misc]
+            eventually(lambda pid=pid: not alive(pid), "gone")
     assert set(endings) == {-signal.SIGHUP}
 
 

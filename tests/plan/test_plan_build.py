@@ -111,6 +111,7 @@ COVERING = [
     ("/venv/bin/sandboxed-python", "/venv/bin"),
     ("/opt/python/bin/python3.11", "/opt/python/bin"),
     ("/home/me/.local/lib/python3.11/site-packages/usercustomize.py", "/home/me/.local/lib/python3.11/site-packages"),
+    ("/etc/python3.11", "/etc/python3.11/sitecustomize.py"),
     # by prefix
     ("/ve*", "/venv/lib/python3.11/site-packages"),
     ("/opt/python/lib/py*", "/opt/python/lib/python3.11"),
@@ -281,7 +282,9 @@ def test_filter_scopes() -> None:
 def parts_of(world: World, *, read: tuple[str, ...] = (), write: tuple[str, ...] = (), **more: object) -> set[str]:
     fork = bool(more.pop("fork", True))
     granted = frozenset(str(more.pop("scopes", "")).split())
-    plan = plan_of(world.policy(read=read, write=write, scopes=granted), fork=fork, target=Target(kind="code", value="1"))
+    plan = plan_of(
+        world.policy(read=read, write=write, scopes=granted), fork=fork, target=Target(kind="code", value="1")
+    )
     assert list(plan.notify_parts) == sorted(set(plan.notify_parts))
     assert plan.way == ("fork" if fork else "exec")
     assert (plan.map_gate is not None) is ("map" in plan.notify_parts)

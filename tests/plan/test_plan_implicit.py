@@ -85,7 +85,16 @@ def test_nothing_else_comes_without_a_flag(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     home = os.path.expanduser("~")
     paths = [
-        *("/", "/etc/passwd", "/etc/hostname", "/proc/self/status", "/proc/version", "/proc", "/sys/kernel", "/dev/shm"),
+        *(
+            "/",
+            "/etc/passwd",
+            "/etc/hostname",
+            "/proc/self/status",
+            "/proc/version",
+            "/proc",
+            "/sys/kernel",
+            "/dev/shm",
+        ),
         *("/dev/full", "/tmp", "/var", "/run", home, str(tmp_path), str(tmp_path / "file"), os.getcwd(), "/usr/share"),
     ]
     paths = [path for path in paths if os.path.exists(path)]

@@ -229,34 +229,46 @@ def test_a_broad_prefix_makes_no_rule_but_the_devices() -> None:
     assert set(by_path(path_rules(Policy(write=(grant,)), (), listing=nothing_there))) == set(OPEN_DEVICES)
 
 
-PLACES = everything(WORLD["home-made-up"], "/home-made-up") + ["/etc-made-up", "/etc-made-up/passwd"]
+PLACES = [*everything(WORLD["home-made-up"], "/home-made-up"), "/etc-made-up", "/etc-made-up/passwd"]
 KINDS = st.sampled_from(["tree", "path", "prefix"])
 GRANTS = st.lists(
     st.builds(lambda kind, path: Grant(text=path, kind=kind, paths=(path,)), KINDS, st.sampled_from(PLACES)), max_size=4
 )
 
 
-@given(GRANTS, GRANTS, st.booleans(), st.lists(st.sampled_from(PLACES), max_size=2), st.booleans())
+@given(
+    GRANTS, GRANTS, st.sets(st.sampled_from(["read", "write", "child"])), st.lists(st.sampled_from(PLACES), max_size=2)
+)
 def test_what_may_be_written_is_never_executable(
-    read: list[Grant],
-    write: list[Grant],
-    all_read: bool,
-    programs: list[str],
-    child: bool,  # noqa: FBT001
+    read: list[Grant], write: list[Grant], options: set[str], programs: list[str]
 ) -> None:
-    everything_read = (Grant(text="*", kind="all"),) if all_read else ()
-    policy = Policy(read=(*read, *everything_read), write=tuple(write), scopes=frozenset(["child"] if child else []))
+    everything = Grant(text="*", kind="all")
+    policy = Policy(
+        read=(*read, *([everything] if "read" in options else [])),
+        write=(*write, *([everything] if "write" in options else [])),
+        scopes=frozenset(options & {"child"}),
+        protected=(*VENV, *programs),
+    )
     rules = path_rules(policy, tuple(programs), listing=listing_of(WORLD, "/"))
     executable = [rule.path for rule in rules if rule.rights & EXECUTE]
-    writable = [rule.path for rule in rules if rule.rights & WRITE]
+    writable = [rule.path for rule in rules if rule.rights & WRITE and rule.path not in OPEN_DEVICES]
+    heads = [path for grant in write if grant.kind == "prefix" for path in grant.paths]
     assert not any(within(one, other) or within(other, one) for one in executable for other in writable)
-    assert child or not executable
-    # Nothing else is lost: what is granted for reading and can't be written may be executed with --allow-child-process.
-    if child:
-        for path in PLACES:
-            touched = any(within(path, other) or within(other, path) for other in writable)
-            if policy.readable(path) and not any(g.kind == "prefix" for g in read) and not touched:
-                assert covered(path, executable)
+    # Prefixes reach names that don't exist yet.
+    assert not any(one.startswith(head) or within(os.path.dirname(head), one) for one in executable for head in heads)
+    assert not [path for path in PLACES if policy.writable(path) and covered(path, executable)]
+    if "child" not in options:
+        assert not executable
+        return
+    # Nothing else is lost: what is granted for reading and can't be written may be executed.
+    for path in PLACES:
+        touched = any(within(path, other) or within(other, path) for other in writable)
+        touched = touched or any(path.startswith(head) or within(os.path.dirname(head), path) for head in heads)
+        named = any(
+            grant.kind in ("tree", "path", "all") and covered(path, list(grant.paths) or ["/"]) for grant in read
+        )
+        if (named or "read" in options) and policy.readable(path) and not touched and "write" not in options:
+            assert covered(path, executable)
 
 
 def test_system_programs_are_executable_only_with_child_processes(tmp_path: pathlib.Path) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import sysconfig
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +15,9 @@ from sandboxed_python.errors import LaunchError
 from sandboxed_python.plan.runtime import PACKAGE, Runtime, other_runtime, this_runtime
 from tests.launch.plain import pythons
 from tests.plan.world import RUNTIME
+
+if TYPE_CHECKING:
+    import pathlib
 
 
 def make(folder: pathlib.Path, *paths: str) -> str:
@@ -122,7 +124,9 @@ def test_another_interpreter_is_described_from_outside(python: str) -> None:
 
 
 def test_another_interpreter_is_not_run(tmp_path: pathlib.Path) -> None:
-    top = make(tmp_path, "lib/python3.12/os.py", "lib/python3.12/site-packages/x", "lib/python3.9x/notes", "bin/python3.12")
+    top = make(
+        tmp_path, "lib/python3.12/os.py", "lib/python3.12/site-packages/x", "lib/python3.9x/notes", "bin/python3.12"
+    )
     (tmp_path / "bin/python3.12").write_text(f"#!/bin/sh\ntouch {top}/ran\n", encoding="utf-8")
     os.chmod(f"{top}/bin/python3.12", 0o755)
     runtime = other_runtime(f"{top}/bin/python3.12")

@@ -35,13 +35,21 @@ DIRECTORIES = (
 )
 FILES = (
     *("/data/in/a.csv", "/dev/null", "/dev/sda", "/dev/tty", "/dev/urandom", "/dev/zero", "/etc/hosts"),
-    *("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/resolv.conf", "/home/me/project/job.py"),
+    *(
+        "/etc/ld.so.cache",
+        "/etc/localtime",
+        "/etc/passwd",
+        "/etc/resolv.conf",
+        "/etc/python3.11/sitecustomize.py",
+        "/home/me/project/job.py",
+    ),
     *("/opt/python/bin/python3.11", "/proc/self/mem", "/venv/pyvenv.cfg", "/venv/bin/sandboxed-python"),
 )
 LINKS = {
     "/bin": "usr/bin",
     "/lib": "usr/lib",
     "/home/me/link-to-venv": "/venv",
+    "/opt/python/lib/python3.11/sitecustomize.py": "/etc/python3.11/sitecustomize.py",
     "/home/me/link-to-proc": "/proc",
     "/home/me/link-to-data": "/data",
     "/venv/bin/python3": "/opt/python/bin/python3.11",

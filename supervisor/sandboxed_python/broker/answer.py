@@ -45,8 +45,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "truncate",
     ),
     "calls_names": (
-        "mkdir", "mkdirat", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2", "link",
-        "linkat", "symlink", "symlinkat",
+        "mkdir", "mkdirat", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2",
+        "link", "linkat", "symlink", "symlinkat",
     ),
     "calls_open": ("open", "openat", "creat"),
     "calls_socket": ("socket", "connect", "bind", "getsockname", "sendto"),

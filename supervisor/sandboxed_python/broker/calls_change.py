@@ -1,9 +1,10 @@
 """Changing a file's mode, owner, times, attributes and length.
 
 Runs in: supervisor. The path is read once and resolved once; the change is made through the very descriptor that was
-judged, so a thread that swaps strings, links or folders only chooses which object is judged. Arguments in memory (times,
-attribute values) are read once, too, and the caller could have passed any. The calls by descriptor take the file of the
-caller's descriptor once: a thread that puts another file in its place has that one judged, or changes the first.
+judged, so a thread that swaps strings, links or folders only chooses which object is judged. Arguments in memory
+(times, attribute values) are read once, too, and the caller could have passed any. The calls by descriptor take the
+file of the caller's descriptor once: a thread that puts another file in its place has that one judged, or changes the
+first.
 """
 
 from __future__ import annotations

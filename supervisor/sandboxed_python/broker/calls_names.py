@@ -185,8 +185,8 @@ def _rename(request: Request, old_at: int, old: int, new_at: int, new: int, flag
 def _is_folder(entry: Entry) -> bool:
     """Tell whether a directory is at a place, as far as one can see.
 
-    A thread could put another thing there between this look and the renaming. A directory that is not granted whole can't
-    be moved by anybody in the sandbox, so none comes to a place where there was none.
+    A thread could put another thing there between this look and the renaming. A directory that is not granted whole
+    can't be moved by anybody in the sandbox, so none comes to a place where there was none.
     """
     try:
         descriptor = os.open(entry.name.rstrip(b"/"), ONE_STEP, dir_fd=entry.folder)
@@ -207,13 +207,13 @@ def rename(request: Request) -> Answer:
 
 
 def renameat(request: Request) -> Answer:
-    """renameat(2), as rename(2)."""
+    """renameat(2). Races: see the module and ``_is_folder``."""
     old_at, old, new_at, new = request.arguments[:4]
     return _rename(request, old_at, old, new_at, new, 0)
 
 
 def renameat2(request: Request) -> Answer:
-    """renameat2(2), as rename(2); an exchange needs for both what a source needs."""
+    """renameat2(2); an exchange needs for both what a source needs. Races: see the module and ``_is_folder``."""
     old_at, old, new_at, new, flags = request.arguments[:5]
     return _rename(request, old_at, old, new_at, new, flags & 0xFFFFFFFF)
 

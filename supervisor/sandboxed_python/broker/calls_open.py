@@ -15,7 +15,17 @@ import os
 from sandboxed_python.broker.calls_names import with_mask
 from sandboxed_python.broker.judge import needs_of_open, permits, permits_path
 from sandboxed_python.broker.later import later
-from sandboxed_python.broker.paths import BY_NAME, Entry, Place, below, find, find_entry, find_or_entry, on_proc, owner_of
+from sandboxed_python.broker.paths import (
+    BY_NAME,
+    Entry,
+    Place,
+    below,
+    find,
+    find_entry,
+    find_or_entry,
+    on_proc,
+    owner_of,
+)
 from sandboxed_python.broker.remote import inside
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, DeniedError, failure, real_path
 from sandboxed_python.kernel import notify, uapi
@@ -26,6 +36,12 @@ if TYPE_CHECKING:
 
 _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+# Open(2) ignores other bits.
+_KNOWN = (
+    os.O_ACCMODE | os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_APPEND | os.O_NONBLOCK | os.O_DSYNC
+    | os.O_SYNC | os.O_ASYNC | os.O_DIRECT | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC | os.O_PATH
+    | os.O_TMPFILE
+)  # fmt: skip
 # What the caller's flags may not do here: make us follow, create twice, or take the caller's terminal as ours.
 _OURS = os.O_CLOEXEC | os.O_NOCTTY
 _CONTENTS = os.O_TRUNC | os.O_APPEND | os.O_DIRECT | _TMPFILE  # O_PATH ignores them
@@ -38,15 +54,11 @@ _TERMINAL = os.makedev(5, 0)  # /dev/tty: the terminal of whoever opens it
 
 
 def _open(request: Request, at: int, address: int, flags: int, mode: int) -> Answer:
-    flags &= 0xFFFFFFFF
+    flags &= _KNOWN
     request.needs = needs_of_open(flags)
-    try:
-        path = request.read_path(address)
-    except notify.ClosedError:
-        # The caller has other ids and can't be read. Landlock judges contents all the same.
-        if request.context.landlock and not flags & os.O_PATH:
-            return CONTINUE
-        raise
+    if request.stranger:  # Landlock judges contents all the same
+        return CONTINUE if request.context.landlock and not flags & os.O_PATH else DENIED
+    path = request.read_path(address)
     if flags & os.O_PATH:
         return _open_path(request, find(request, at, path, follow=not flags & os.O_NOFOLLOW), flags)
     if flags & _TMPFILE:

@@ -1,9 +1,9 @@
 """Asking about files: stat and its like, access, readlink, statfs, attributes, chdir.
 
-Runs in: supervisor. In all of these the path is read once and resolved once, and what is told is told of the descriptor
-that was judged. A thread that changes the string, a link or a folder meanwhile changes which object is judged, and hears
-of that one or nothing. A thread that unmaps or reuses the result's memory gets EFAULT or its own memory overwritten, as
-it would by the kernel.
+Runs in: supervisor. In all of these the path is read once and resolved once, and what is told is told of the
+descriptor that was judged. A thread that changes the string, a link or a folder meanwhile changes which object is
+judged, and hears of that one or nothing. A thread that unmaps or reuses the result's memory gets EFAULT or its own
+memory overwritten, as it would by the kernel.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Unix sockets by path: socket, connect, bind, getsockname, sendto.
 
 Runs in: supervisor. Neither a check of the address followed by CONTINUE is sound (a thread can swap the memory and the
-descriptor), nor can the supervisor take the caller's own socket (Docker's default profile forbids pidfd_getfd(2)). So no
-confined task ever has a Unix socket that the kernel would connect:
+descriptor), nor can the supervisor take the caller's own socket (Docker's default profile forbids pidfd_getfd(2)). So
+no confined task ever has a Unix socket that the kernel would connect:
 
 - socket(AF_UNIX) is answered with one end of a connected pair, whose other end is closed: connect(2) on it is EISCONN.
-- connect(2) to a path or name is made here, with a new socket, to what was resolved and judged, and the connected socket
-  is put into the place of the caller's.
+- connect(2) to a path or name is made here, with a new socket, to what was resolved and judged, and the connected
+  socket is put into the place of the caller's.
 - bind(2) is made here likewise, and the new socket listens at once: connect(2) on that is EINVAL.
 - Datagram sockets, which can send anywhere at any time, are never handed out; see ``datagrams``.
 
@@ -140,7 +140,7 @@ def _connect(request: Request, descriptor: int, flags: int, kind: int, name: byt
 
     def wait() -> Answer:
         try:
-            mine.setblocking(True)  # noqa: FBT003
+            mine.settimeout(None)
             mine.connect(name)
             return connected()
         except BaseException:

@@ -1,9 +1,10 @@
 """Datagrams to Unix socket paths, without a datagram socket in the sandbox.
 
 Runs in: supervisor. A Unix datagram socket can send to any path at any time, by an address in memory: no filter could
-hold it. So the caller of socket(AF_UNIX, SOCK_DGRAM) gets one end of a SEQPACKET pair, which keeps messages apart. After
-connect(2) to a path that was judged, a thread passes on what arrives at the other end; sendto(2) with an address is made
-here. Enough for syslog, sd_notify and statsd; binding, and so receiving, is refused, and ``SO_TYPE`` tells the truth.
+hold it. So the caller of socket(AF_UNIX, SOCK_DGRAM) gets one end of a SEQPACKET pair, which keeps messages apart.
+After connect(2) to a path that was judged, a thread passes on what arrives at the other end; sendto(2) with an address
+is made here. Enough for syslog, sd_notify and statsd; binding, and so receiving, is refused, and ``SO_TYPE`` tells the
+truth.
 """
 
 from __future__ import annotations

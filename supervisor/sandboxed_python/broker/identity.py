@@ -1,9 +1,9 @@
 """Acting with the caller's rights where they are no longer the supervisor's own.
 
-Runs in: supervisor. As an ordinary user no task can change its ids: everything is done as the one user. Root's child may
-have become somebody else (``subprocess`` with ``user=``): the serving thread then takes that identity for the length of
-one call, and with it the kernel itself sees to it that files belong to whom they should and that nothing is done that
-the child could not do. Where that is impossible, the answer is a denial.
+Runs in: supervisor. As an ordinary user no task can change its ids: everything is done as the one user. Root's child
+may have become somebody else (``subprocess`` with ``user=``): the serving thread then takes that identity for the
+length of one call, and with it the kernel itself sees to it that files belong to whom they should and that nothing is
+done that the child could not do. Where that is impossible, the answer is a denial.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def call_as(request: Request, handler: Handler) -> Answer:
 
     The real ids are taken over, too: process_vm_readv(2) compares them, and access(2) means them. The saved id stays
     root's, as the way back; a changed effective id has no capabilities meanwhile. That covers a caller that is wholly
-    somebody else. One that has changed only part of its ids, or root that has given up capabilities, is refused.
+    somebody else. One that has changed only part of its ids, or root that has given up capabilities, can't be followed:
+    its calls are denied, but that Landlock goes on judging what it opens.
 
     Raises:
         DeniedError: the identity can't be taken.
@@ -53,26 +54,40 @@ def call_as(request: Request, handler: Handler) -> Answer:
     fields = status(request)
     uids, gids = set(fields[b"Uid"].split()), set(fields[b"Gid"].split())
     if len(uids) != 1 or len(gids) != 1 or uids == {b"0"} or int(fields[b"CapEff"], 16) or os.geteuid() != 0:
+        if handler.__name__ in OPENING:
+            request.stranger = True
+            return handler(request)
         raise DeniedError
     uid, gid = int(uids.pop()), int(gids.pop())
-    groups = tuple([int(group) for group in fields[b"Groups"].split()])
-    own_groups = tuple([int(group) for group in own_status()[b"Groups"].split()])
     own_gids = [int(number) for number in own_status()[b"Gid"].split()]
     try:
-        notify.set_thread_groups(groups)
-        notify.set_thread_ids("setresgid", gid, gid, _KEEP)
-        notify.set_thread_ids("setresuid", uid, uid, 0)
+        _become(uid, gid, fields[b"Groups"])
         return handler(request)
-    except PermissionError as error:
-        raise DeniedError from error
     finally:
         notify.set_thread_ids("setresuid", 0, 0, 0)
         notify.set_thread_ids("setresgid", *own_gids[:3])
-        notify.set_thread_groups(own_groups)
+        notify.set_thread_groups(_numbers(own_status()[b"Groups"]))
+
+
+OPENING = frozenset(("open_", "openat", "creat"))
+"""Handlers that know what to do for a caller that we can't be."""
+
+
+def _become(uid: int, gid: int, groups: bytes) -> None:
+    try:
+        notify.set_thread_groups(_numbers(groups))
+        notify.set_thread_ids("setresgid", gid, gid, _KEEP)
+        notify.set_thread_ids("setresuid", uid, uid, 0)
+    except OSError as error:
+        raise DeniedError from error
+
+
+def _numbers(text: bytes) -> tuple[int, ...]:
+    return tuple([int(number) for number in text.split()])
 
 
 def changes(request: Request) -> Answer:
-    """setuid and its like, setgroups, capset: let them through, and look at the caller's identity from now on.
+    """Setuid and its like, setgroups, capset: let them through, and look at the caller's identity from now on.
 
     What these calls may do is the kernel's to say, by the capabilities that were left. A racing thread changes nothing:
     the flag is set before the call is made, and never unset.

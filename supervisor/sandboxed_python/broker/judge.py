@@ -23,7 +23,7 @@ _WRITE = (("write",),)
 _MOVE = (("read", "write"), ("write",))
 
 # What each path argument needs, in the order of the arguments.
-# stat: readable, or a directory above a grant, or fs.metadata is granted. open(2) depends on its flags; see needs_of_open.
+# stat: readable, or a directory above a grant, or fs.metadata is granted. open(2) depends on its flags: needs_of_open.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "stat": _STAT, "lstat": _STAT, "newfstatat": _STAT, "statx": _STAT,
     "access": _STAT, "faccessat": _STAT, "faccessat2": _STAT,  # W_OK answers for the file's own permissions besides
@@ -89,16 +89,17 @@ def _own_proc(request: Request, need: str, path: str) -> bool:
 def _permits_nameless(request: Request, place: Place) -> bool:
     """Judge what has no name, or had one: pipes, sockets, memory files, removed files.
 
-    Pipes and the like are nowhere in the file system, and only the caller's own descriptors lead to them: their metadata
-    may be read, as fstat(2) may. A file in memory may be changed, too. A removed file is judged by the name that it had;
-    since a file may really be called "x (deleted)", both spellings must be granted then.
+    Pipes and the like are nowhere in the file system, and only the caller's own descriptors lead to them: their
+    metadata may be read, as fstat(2) may. A file in memory may be changed, too. A removed file is judged by the name
+    that it had; since a file may really be called "x (deleted)", both spellings must be granted then.
     """
     path = place.path
     if place.reached == BY_DESCRIPTOR and request.needs == ("stat",):
         return True
     if path[:1] != "/":
         return place.reached != BY_NAME and _READ_ONLY.issuperset(request.needs)
-    if path.startswith("/memfd:") and path.endswith(DELETED) and place.reached != BY_NAME and not os.fstat(place.descriptor).st_nlink:
+    in_memory = path.startswith("/memfd:") and path.endswith(DELETED) and place.reached != BY_NAME
+    if in_memory and not os.fstat(place.descriptor).st_nlink:
         return True
     return permits_path(request, path) and permits_path(request, path.removesuffix(DELETED))
 
@@ -106,8 +107,8 @@ def _permits_nameless(request: Request, place: Place) -> bool:
 def judge_stop(request: Request, stop: StoppedError) -> Answer:
     """Answer a resolution that ended early: its errno only where the caller may know, else EACCES.
 
-    It may know if what it asked for would have been granted, were it there. After ``..`` that isn't known, and the place
-    of the failure decides.
+    It may know if what it asked for would have been granted, were it there. After ``..`` that isn't known, and the
+    place of the failure decides.
     """
     number = stop.number
     if number == errno.EACCES:

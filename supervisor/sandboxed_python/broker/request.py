@@ -128,8 +128,8 @@ class Context:
     """
 
     __slots__ = (
-        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads", "kernel_writes",
-        "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets", "straight",
+        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads",
+        "kernel_writes", "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -185,10 +185,11 @@ class Request:
         name: of the call.
         needs: what the path that is being handled must be granted: ``"read"``, ``"write"``, ``"stat"``.
         resource: the path as the caller spelled it.
+        stranger: the caller has ids that we can't take.
         status: lines of ``/proc/<task>/status`` once they were read.
     """
 
-    __slots__ = ("arguments", "context", "id", "name", "needs", "resource", "status", "task")
+    __slots__ = ("arguments", "context", "id", "name", "needs", "resource", "status", "stranger", "task")
 
     def __init__(self, context: Context, cookie: int, task: int, arguments: list[int] | tuple[int, ...]) -> None:
         self.context = context
@@ -198,6 +199,7 @@ class Request:
         self.name = ""
         self.needs: tuple[str, ...] = ()
         self.resource = b""
+        self.stranger = False
         self.status: dict[bytes, bytes] | None = None
 
     def read_path(self, address: int) -> bytes:

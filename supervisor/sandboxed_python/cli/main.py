@@ -79,7 +79,7 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
 
         plan = make_plan(policy, command.target, cwd, scripts)
         out(as_json(plan) if command.json else as_text(plan))
-    if command.action == "python" or policy.mode == "off":
+    if policy.mode == "off":
         plain_python(command.target)
     plan = make_plan(policy, command.target, cwd, scripts)
     warn(policy, plan)

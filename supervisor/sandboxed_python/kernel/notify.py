@@ -181,8 +181,7 @@ def read_string(task: int, address: int, limit: int, too_long: int) -> bytes:
     whole = b""
     while True:
         size = _PAGE - (address & (_PAGE - 1))
-        if size > limit:
-            size = limit
+        size = min(size, limit)
         _into[1] = _there[1] = size
         _there[0] = address
         result = _readv(task, _INTO, 1, _THERE, 1, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
+from sandboxed_python.plan.runtime import PACKAGE
 from sandboxed_python.policy.patterns import Grant
 
 TYPE_CHECKING = False
@@ -73,15 +74,31 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
     base_lib = f"{runtime.base_prefix}/lib"
     if base_lib not in LIBRARY_TREES:
         trees.append((base_lib, "the interpreter's own libraries"))
+    # Another interpreter may be anybody's: a link in its environment must not lead out of it.
+    homes = (real.of(runtime.prefix), real.of(runtime.base_prefix), real.of(PACKAGE))
+    roots = tuple([home for home in homes if home] + [*LIBRARY_TREES, *PROGRAM_TREES])
+
+    def stays(path: str) -> bool:
+        if not runtime.foreign:
+            return True
+        place = real.of(path)
+        return place is not None and any(root in (place, "/") or place.startswith(root + "/") for root in roots)
+
     for path, reason in trees:
-        grants.append(_grant("tree", path, reason, real))
+        if stays(path):
+            grants.append(_grant("tree", path, reason, real))
     files = [
         (runtime.executable, INTERPRETER),
         (f"{runtime.prefix}/pyvenv.cfg", "the virtual environment"),
         (f"{os.path.dirname(runtime.executable)}/pyvenv.cfg", "the virtual environment"),
     ]
     for path, reason in files:
-        grants.append(_grant("path", path, reason, real))
+        if stays(path):
+            grants.append(_grant("path", path, reason, real))
+    # Debian's stdlib has a link to /etc there.
+    custom = f"{runtime.stdlib}/sitecustomize.py"
+    if not runtime.foreign and real.of(custom) not in (None, custom):
+        grants.append(_grant("path", custom, "the distribution's sitecustomize", real))
     grants += _rows(READ_ROWS, policy, real)
     if entry is not None:
         grants.append(entry.replace(implicit=True, reason=ENTRY))

@@ -32,19 +32,21 @@ def within(path: str, tree: str) -> bool:
     return tree in (path, "/") or path.startswith(tree + "/")
 
 
-def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
+def around(tree: str, left_out: Iterable[str], listing: Listing, prefixes: Iterable[str] = ()) -> list[str]:
     """Return paths whose trees make up ``tree`` without ``left_out``, as far as they exist now.
 
     Args:
         tree: a directory.
         left_out: paths to leave out, with all below.
         listing: returns the names in a directory, as ``os.listdir``; a directory that it can't list is left out whole.
+        prefixes: what the names to leave out besides start with, also names that don't exist yet.
     """
-    left_out = tuple(left_out)
-    if any(within(tree, path) for path in left_out):
+    left_out, prefixes = tuple(left_out), tuple(prefixes)
+    if any(within(tree, path) for path in left_out) or tree.startswith(prefixes):
         return []
     inside = [path for path in left_out if within(path, tree)]
-    if not inside:
+    begun = [prefix for prefix in prefixes if within(prefix.rpartition("/")[0] or "/", tree)]
+    if not inside and not begun:
         return [tree]
     found: list[str] = []
     try:
@@ -55,7 +57,7 @@ def around(tree: str, left_out: Iterable[str], listing: Listing) -> list[str]:
         path = f"/{name}" if tree == "/" else f"{tree}/{name}"
         if os.path.islink(path):
             continue  # a link is judged by where it leads
-        found += around(path, inside, listing)
+        found += around(path, inside, listing, begun)
     return found
 
 
@@ -94,9 +96,16 @@ def path_rules(
             if not grant.implicit or grant.reason in EXECUTABLE:
                 executable.append(path)
     if policy.granted("child"):
-        written = _written_trees(policy)
-        for tree in (*executable, *dict.fromkeys(os.path.realpath(tree) for tree in programs)):
-            for piece in around(tree, written, listing):
+        written, prefixes = _written(policy)
+        everything = any(is_broad(grant) and grant.kind != "prefix" for grant in policy.write)
+        for tree in executable:
+            # Under a write grant of everything, only what it leaves out can't be written.
+            if everything and not any(within(tree, path) for path in policy.protected):
+                continue
+            for piece in around(tree, written, listing, prefixes):
+                add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
+        for tree in dict.fromkeys(os.path.realpath(tree) for tree in programs):
+            for piece in around(tree, written, listing, prefixes):
                 add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
@@ -109,14 +118,16 @@ def _read_places(grant: Grant) -> tuple[str, ...]:
     return grant.paths[:1] if grant.kind in ("tree", "path") else ()
 
 
-def _written_trees(policy: Policy) -> list[str]:
-    """Return the places that the user's narrow write grants make writable: nothing in them may be executed."""
-    return [
-        path
-        for grant in policy.write
-        if not grant.implicit and not is_broad(grant) and grant.kind in ("tree", "path")
-        for path in grant.paths
+def _written(policy: Policy) -> tuple[list[str], list[str]]:
+    """Return the places, and the prefixes, that the user's grants make writable: nothing there may be executed.
+
+    Write grants of everything are left out: ``policy.protected`` tells what they don't reach.
+    """
+    grants = [grant for grant in policy.write if not grant.implicit]
+    places = [
+        path for grant in grants if grant.kind in ("tree", "path") and not is_broad(grant) for path in grant.paths
     ]
+    return places, [path for grant in grants if grant.kind == "prefix" for path in grant.paths]
 
 
 def _broad_places(grant: Grant, policy: Policy, listing: Listing) -> list[str]:

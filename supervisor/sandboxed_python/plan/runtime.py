@@ -28,6 +28,7 @@ class Runtime(Frozen):
         user_sites: where the user's own site-packages are or would be, if this interpreter may use them.
         package: the folder of this package.
         scripts: the folder of the installed command.
+        foreign: not the supervisor's own interpreter, but one that the command line names.
     """
 
     executable: str
@@ -40,12 +41,13 @@ class Runtime(Frozen):
     user_sites: tuple[str, ...] = ()
     package: str = PACKAGE
     scripts: str = ""
+    foreign: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
         """What the interpreter executes at start-up, or may: whoever writes there runs code outside the sandbox."""
         found = [self.stdlib, self.platstdlib, *self.site, *self.path, *self.user_sites, self.package]
-        found += [f"{self.prefix}/pyvenv.cfg", f"{self.base_prefix}/lib"]
+        found += [f"{self.prefix}/pyvenv.cfg", f"{self.base_prefix}/lib", f"{self.stdlib}/sitecustomize.py"]
         found += [os.path.dirname(self.executable), os.path.dirname(os.path.realpath(self.executable))]
         found += [self.scripts] if self.scripts else []
         return tuple(dict.fromkeys(real for path in found for real in (path, os.path.realpath(path))))
@@ -111,6 +113,7 @@ def other_runtime(executable: str, scripts: str = "") -> Runtime:
         site=tuple([path for path in site if os.path.isdir(path)]),
         user_sites=_user_sites(version) if not is_venv else (),
         scripts=scripts,
+        foreign=True,
     )
 
 
