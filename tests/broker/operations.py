@@ -8,15 +8,16 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandboxed_python.kernel import notify, uapi
 from tests.broker import trees
 from tests.broker.harness import AT_FDCWD, NUMBERS, Refused, call, outcome
-from tests.support import Entry, snapshot
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
 AT = uapi.AT_SYMLINK_NOFOLLOW
 _MODES = (0o644, 0o600, 0o755, 0o777, 0o400, 0o1777, 0)
@@ -53,50 +54,74 @@ def draw(rng: random.Random, made: list[bytes]) -> Operation:
         return Spelled(how, trees.spelling(rng, made, missing=missing))
 
     name = rng.choice([name for name in _KINDS if name in NUMBERS])
-    two = name in {"rename", "renameat", "renameat2", "link", "linkat"}
-    paths = (spelled(), spelled(missing=0.6)) if two else (spelled(),)
-    if name in {"mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat", "open", "openat", "creat"}:
-        paths = (spelled(missing=0.6),)
-    numbers: tuple[int, ...] = ()
+    paths = [spelled(missing=0.6 if name in _MAKING else 0.2)]
+    if name in _TWO_PATHS:
+        paths.append(spelled(missing=0.6))
+    numbers = _NUMBERS[name](rng) if name in _NUMBERS else ()
     data = b""
-    mode = rng.choice(_MODES)
-    follow = rng.choice((0, AT))
-    if name in {"open", "openat", "creat"}:
-        flags = rng.choice(_FLAGS) | rng.choice((0, os.O_CLOEXEC)) | os.O_NONBLOCK
-        numbers = (flags, mode)
-    elif name in {"mknod", "mknodat"}:
-        kind = rng.choice((0, uapi.S_IFREG, uapi.S_IFIFO, uapi.S_IFSOCK))
-        numbers = (kind | mode & 0o777, 0)
-    elif name in {"chmod", "fchmodat", "fchmodat2", "mkdir", "mkdirat"}:
-        numbers = (mode, follow) if name == "fchmodat2" else (mode,)
-    elif name in {"chown", "lchown", "fchownat"}:
-        owner = (rng.choice((-1, os.getuid(), 1)), rng.choice((-1, os.getgid(), 1)))
-        numbers = (*owner, follow) if name == "fchownat" else owner
-    elif name in {"access", "faccessat"}:
-        numbers = (rng.choice((0, 1, 2, 4, 5, 6, 7, 8)),)
-    elif name == "faccessat2":
-        numbers = (rng.choice((0, 1, 2, 4, 7)), rng.choice((0, AT, uapi.AT_EACCESS, 0x8000)))
-    elif name in {"newfstatat", "statx", "utimensat"}:
-        numbers = (follow,)
-    elif name == "unlinkat":
-        numbers = (rng.choice((0, uapi.AT_REMOVEDIR, 0x8000)),)
-    elif name == "renameat2":
-        numbers = (rng.choice((0, uapi.RENAME_NOREPLACE, uapi.RENAME_EXCHANGE, 3, 64)),)
-    elif name == "linkat":
-        numbers = (rng.choice((0, uapi.AT_SYMLINK_FOLLOW)),)
-    elif name == "truncate":
-        numbers = (rng.choice((0, 1, 5000, -1)),)
-    elif name in {"readlink", "readlinkat"}:
-        numbers = (rng.choice((4096, 5, 1, 0, -1)),)
     if name in {"symlink", "symlinkat"}:
         data = rng.choice((*trees.TEXTS, b"", b"dir/a"))
     elif "xattr" in name:
         data = rng.choice((b"user.a", b"user.b", b"user.none", b""))
         numbers = (rng.choice((0, 3, 100)), rng.choice((0, 0, 1, 2, 4)))
     elif "utim" in name:
-        numbers = (*numbers, rng.randrange(1000), rng.randrange(999999), rng.randrange(1000), rng.choice((5, 10**6, -1)))
-    return Operation(name, paths, numbers, data)
+        numbers += (rng.randrange(1000), rng.randrange(999999), rng.randrange(1000), rng.choice((5, 10**6, -1)))
+    return Operation(name, tuple(paths), numbers, data)
 
+
+_TWO_PATHS = {"rename", "renameat", "renameat2", "link", "linkat"}
+_MAKING = {"mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat", "open", "openat", "creat"}
+
+
+def _mode(rng: random.Random) -> tuple[int, ...]:
+    return (rng.choice(_MODES),)
+
+
+def _opening(rng: random.Random) -> tuple[int, ...]:
+    # A named pipe would wait.
+    return (rng.choice(_FLAGS) | rng.choice((0, os.O_CLOEXEC)) | os.O_NONBLOCK, rng.choice(_MODES))
+
+
+def _node(rng: random.Random) -> tuple[int, ...]:
+    return (rng.choice((0, uapi.S_IFREG, uapi.S_IFIFO, uapi.S_IFSOCK)) | rng.choice(_MODES) & 0o777, 0)
+
+
+def _owner(rng: random.Random) -> tuple[int, ...]:
+    return (rng.choice((-1, os.getuid(), 1)), rng.choice((-1, os.getgid(), 1)))
+
+
+def _one_of(*values: int) -> Callable[[random.Random], tuple[int, ...]]:
+    return lambda rng: (rng.choice(values),)
+
+
+# The other arguments of a call, in their order.
+_NUMBERS: dict[str, Callable[[random.Random], tuple[int, ...]]] = {
+    "open": _opening,
+    "openat": _opening,
+    "creat": _opening,
+    "mknod": _node,
+    "mknodat": _node,
+    "chmod": _mode,
+    "fchmodat": _mode,
+    "fchmodat2": lambda rng: (rng.choice(_MODES), rng.choice((0, AT))),
+    "mkdir": _mode,
+    "mkdirat": _mode,
+    "chown": _owner,
+    "lchown": _owner,
+    "fchownat": lambda rng: (*_owner(rng), rng.choice((0, AT))),
+    "access": _one_of(0, 1, 2, 4, 5, 6, 7, 8),
+    "faccessat": _one_of(0, 1, 2, 4, 5, 6, 7, 8),
+    "faccessat2": lambda rng: (rng.choice((0, 1, 2, 4, 7)), rng.choice((0, AT, uapi.AT_EACCESS, 0x8000))),
+    "newfstatat": _one_of(0, AT),
+    "statx": _one_of(0, AT),
+    "utimensat": _one_of(0, AT),
+    "unlinkat": _one_of(0, uapi.AT_REMOVEDIR, 0x8000),
+    "renameat2": _one_of(0, uapi.RENAME_NOREPLACE, uapi.RENAME_EXCHANGE, 3, 64),
+    "linkat": _one_of(0, uapi.AT_SYMLINK_FOLLOW),
+    "truncate": _one_of(0, 1, 5000, -1),
+    "readlink": _one_of(4096, 5, 1, 0, -1),
+    "readlinkat": _one_of(4096, 5, 1, 0, -1),
+}
 
 _KINDS = (
     "stat", "lstat", "newfstatat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
@@ -137,7 +162,7 @@ class Runner:
         result = self._call(name, flat, numbers, operation.data, buffer)
         return result if isinstance(result, Refused) else self._told(name, result, numbers, buffer, before)
 
-    def _call(self, name: str, flat: list[Any], numbers: tuple[int, ...], data: bytes, buffer: Any) -> Any:  # noqa: PLR0913
+    def _call(self, name: str, flat: list[Any], numbers: tuple[int, ...], data: bytes, buffer: Any) -> Any:
         if name in {"symlink", "symlinkat"}:
             return call(name, data, *flat)
         if name in {"stat", "lstat", "statfs"}:
@@ -168,7 +193,7 @@ class Runner:
         times = struct.pack("2q", first, second) if name == "utime" else struct.pack("4q", first, part, second, part2)
         return call(name, *flat, times, *flags)
 
-    def _told(self, name: str, result: int, numbers: tuple[int, ...], buffer: Any, before: set[str]) -> Any:  # noqa: PLR0913
+    def _told(self, name: str, result: int, numbers: tuple[int, ...], buffer: Any, before: set[str]) -> Any:
         if name in {"stat", "lstat", "newfstatat"}:
             return _stat_fields(bytes(buffer))
         if name == "statx":
@@ -201,7 +226,7 @@ class Runner:
 
 
 def _descriptors() -> set[str]:
-    return {str(number) for number in range(64) if not isinstance(outcome(lambda n=number: os.fstat(n)), Refused)}
+    return {str(number) for number in range(64) if not isinstance(outcome(partial(os.fstat, number)), Refused)}
 
 
 def _stat_fields(raw: bytes) -> tuple[int, ...]:
@@ -216,15 +241,32 @@ def _stat_fields(raw: bytes) -> tuple[int, ...]:
     return mode, links, uid, gid, 0 if folder_or_link else size
 
 
-def state(top: os.PathLike[str], root: bytes) -> dict[str, Entry]:
-    """Return what ``top`` holds; modification times only where they were set, to before 2001."""
-    found = snapshot(top)
-    spelled = os.fsdecode(root)
-    return {
-        name: entry._replace(
-            changed=entry.changed if entry.changed < 10**18 else 0,
-            content=entry.content.replace(spelled, "ROOT"),
-            size=0 if entry.kind == "link" else entry.size,
-        )
-        for name, entry in found.items()
-    }
+def state(top: os.PathLike[str], root: bytes) -> dict[str, tuple[Any, ...]]:
+    """Return what ``top`` holds, name -> what can be seen of it; times only where they were set, to before 2001."""
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def see(path: str, name: str) -> None:
+        entry = os.lstat(path)
+        kind = entry.st_mode & 0o170000
+        content: Any = b""
+        if kind == 0o120000:
+            content = os.readlink(path).replace(os.fsdecode(root), "ROOT")
+        elif kind == 0o100000:
+            content = outcome(partial(_contents, path))
+        links = entry.st_nlink if kind == 0o100000 else 1
+        attributes = outcome(lambda: [(one, os.getxattr(path, one)) for one in sorted(os.listxattr(path))])
+        changed = entry.st_mtime_ns if entry.st_mtime_ns < 10**18 else 0
+        owner = (entry.st_uid, entry.st_gid)
+        found[name] = (entry.st_mode, owner, links, changed, content, attributes if kind != 0o120000 else ())
+        if kind == 0o040000:
+            names = outcome(lambda: sorted(os.listdir(path)))
+            for below in names if isinstance(names, list) else ():
+                outcome(partial(see, f"{path}/{below}", f"{name}/{below}"))
+
+    see(os.fspath(top), "")
+    return found
+
+
+def _contents(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

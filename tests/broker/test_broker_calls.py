@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import pathlib
 import random
 import stat
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import pytest
 
+from sandboxed_python.kernel import calls, uapi
 from tests.broker import operations, trees
-from tests.broker.harness import EVERYTHING, LONG, Refused, bare, grant, outcome, policy, serve
-from tests.support import unchanged
-
-if TYPE_CHECKING:
-    import pathlib
+from tests.broker.harness import EVERYTHING, LONG, NUMBERS, Refused, bare, call, grant, outcome, policy, serve
+from tests.support import NOBODY, unchanged
 
 SEEDS = range(300 if LONG else 12)
 COUNT = 150
@@ -151,6 +152,10 @@ def test_each_grant_gives_its_own(given: str, tmp_path: pathlib.Path) -> None:
     assert (found.st_mode & 0o777 == 0o640) is writing
 
 
+def is_folder(path: os.PathLike[str]) -> bool:
+    return stat.S_ISDIR(os.stat(path).st_mode)
+
+
 def test_missing_names_tell_nothing(tmp_path: pathlib.Path) -> None:
     """A denied name is EACCES whether it is there or not; ENOENT only below a grant, or above one."""
     inside, outside = tmp_path / "in", tmp_path / "out"
@@ -165,7 +170,7 @@ def test_missing_names_tell_nothing(tmp_path: pathlib.Path) -> None:
             inside / "no", inside / "no" / "no", outside / "no", outside / "there", outside / "there" / "x",
             outside / "folder" / "no", exact, exact.parent, exact.parent / "other", tmp_path, tmp_path / "nothing",
         ]  # fmt: skip
-        return [outcome(lambda name=name: stat.S_ISDIR(os.stat(name).st_mode)) for name in names]
+        return [outcome(partial(is_folder, name)) for name in names]
 
     got = serve(policy((*grant(inside), *grant(exact, kind="path"))), look).value
     no = Refused(errno.ENOENT)
@@ -295,11 +300,11 @@ def test_descriptors_are_judged_by_their_file(tmp_path: pathlib.Path) -> None:
         found: list[Any] = []
         for descriptor in (mine, theirs, inherited, 999):
             found += [
-                outcome(lambda d=descriptor: os.fchmod(d, 0o644)),
-                outcome(lambda d=descriptor: os.utime(d, (5, 5))),
-                outcome(lambda d=descriptor: os.setxattr(d, "user.x", b"1")),
-                outcome(lambda d=descriptor: os.removexattr(d, "user.x")),
-                outcome(lambda d=descriptor: os.fchown(d, -1, -1)),
+                outcome(partial(os.fchmod, descriptor, 0o644)),
+                outcome(partial(os.utime, descriptor, (5, 5))),
+                outcome(partial(os.setxattr, descriptor, "user.x", b"1")),
+                outcome(partial(os.removexattr, descriptor, "user.x")),
+                outcome(partial(os.fchown, descriptor, -1, -1)),
             ]
         reading, writing = os.pipe()
         removed = os.open(tmp_path / "removed", os.O_CREAT | os.O_RDWR)
@@ -327,10 +332,6 @@ def test_empty_paths_mean_the_descriptor(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "f"
     file.write_text("abc")
     descriptor = os.open(file, os.O_RDONLY)
-    import ctypes
-
-    from sandboxed_python.kernel import notify, uapi
-    from tests.broker.harness import NUMBERS, call
 
     def work() -> list[Any]:
         buffer = ctypes.create_string_buffer(512)
@@ -346,23 +347,32 @@ def test_empty_paths_mean_the_descriptor(tmp_path: pathlib.Path) -> None:
             call("faccessat2", descriptor, b"", os.R_OK, empty) if "faccessat2" in NUMBERS else 0,
         ]
 
-    assert notify.SIZEOF_STAT
     got = serve(policy(), work).value
     os.close(descriptor)
     assert got == [0, 3, 0, DENIED, 0, Refused(errno.ENOENT), DENIED, 0]
 
 
-def test_the_answer_is_the_callers_own_permission(tmp_path: pathlib.Path) -> None:
-    """An ordinary user asks about files of root: the grant alone opens nothing."""
-    if os.geteuid() == 0:
-        os.chmod(tmp_path, 0o755)
-    file = tmp_path / "f"
-    file.write_text("x")
-    file.chmod(0)
+def test_as_an_ordinary_user(user_dir: str) -> None:
+    """The same, with supervisor and child as user 65534 when the tests run as root: permissions count then."""
+    for seed in SEEDS[: len(SEEDS) // 3]:
+        folder = os.path.join(user_dir, str(seed))
 
-    def work() -> list[Any]:
-        return [os.access(file, os.R_OK), outcome(lambda: os.open(file, os.O_RDONLY))]
+        def become() -> None:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+                calls.prctl(uapi.PR_SET_DUMPABLE, 1)  # as after an execve: else nobody may look at the child
 
-    assert serve(policy(EVERYTHING, grant("/")), work).value == bare(
-        lambda: [os.access(file, os.R_OK), isinstance(outcome(lambda: os.open(file, os.O_RDONLY)), int) or DENIED]
-    ) or os.geteuid() == 0
+        def both(folder: str = folder, seed: int = seed) -> None:
+            os.mkdir(folder)
+            test_as_bare_where_granted(seed, pathlib.Path(folder))
+            file = pathlib.Path(folder) / "closed"
+            file.write_text("x")
+            file.chmod(0)
+            got = serve(
+                policy(EVERYTHING, grant("/")), lambda: [os.access(file, os.R_OK), outcome(lambda: os.open(file, 0))]
+            )
+            assert got.value == [False, DENIED]
+
+        bare(both, before=become)

@@ -16,7 +16,7 @@ from sandboxed_python.broker.answer import MODULES
 from sandboxed_python.broker.request import Answer
 from sandboxed_python.kernel import uapi
 from tests.broker import trees
-from tests.broker.harness import LONG, NUMBERS, OwnRequest, PATH_CALLS, Refused, call, grant, libc, policy, serve
+from tests.broker.harness import LONG, NUMBERS, PATH_CALLS, OwnRequest, Refused, call, grant, libc, policy, serve
 from tests.support import unchanged
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def argument(rng: random.Random, memory: Memory, root: bytes, made: list[bytes])
     if roll < 0.6:
         return rng.choice((-100, -1, 3, 4, 5, 99, 1 << 31, (1 << 32) - 100, 0xFFFFFF9C | 1 << 40))
     if roll < 0.85:
-        return rng.choice((0, 1, 2, 4, 8, 16, 0x100, 0x200, 0x400, 0x1000, 0o644, 0o777, 0o2000, os.O_CREAT, 110, 65536))
+        return rng.choice(
+            (0, 1, 2, 4, 8, 16, 0x100, 0x200, 0x400, 0x1000, 0o644, 0o777, 0o2000, os.O_CREAT, 110, 65536)
+        )
     return rng.getrandbits(rng.choice((8, 16, 32, 64)))
 
 

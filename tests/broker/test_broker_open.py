@@ -7,6 +7,7 @@ import os
 import resource
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -287,7 +288,7 @@ def test_a_limit_on_file_sizes_holds(tmp_path: pathlib.Path) -> None:
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-        return [outcome(lambda size=size: os.truncate(tmp_path / "f", size)) for size in (10, 11, 2)]
+        return [outcome(partial(os.truncate, tmp_path / "f", size)) for size in (10, 11, 2)]
 
     assert serve(ALL, work).value == [None, Refused(errno.EFBIG), None]
     assert (tmp_path / "f").stat().st_size == 2

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.broker.harness import AT_FDCWD, LONG, Refused, call, grant, outcome, policy, serve, start
@@ -32,7 +33,7 @@ def swapping(step: Callable[[int], None]) -> Callable[[], None]:
     def run() -> None:
         number = 0
         while True:
-            outcome(lambda: step(number))
+            outcome(partial(step, number))
             number += 1
 
     child = start(run)
@@ -47,6 +48,60 @@ def swapping(step: Callable[[int], None]) -> Callable[[], None]:
 
 def exchange(one: os.PathLike[str], two: os.PathLike[str]) -> None:
     call("renameat2", AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(two), 2)
+
+
+class Caller:
+    """Makes brokered calls on paths that are being swapped: in memory at ``at``, and below ``inside``."""
+
+    def __init__(self, inside: pathlib.Path, at: int) -> None:
+        self.inside = str(inside).encode()
+        self.at = at
+        self.read: set[bytes] = set()
+        self.sizes: set[int] = set()
+
+    def work(self) -> tuple[int, set[bytes], set[int]]:
+        """Return how often everything was tried, what was read, which sizes were told."""
+        names = ("l", "l2", "d/f", "d2/f", "p/sub/../../f", "q/sub/f")
+        places = [self.at, *(self.inside + b"/" + name.encode() for name in names)]
+        done = 0
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            for path in places:
+                self.on_files(path)
+                done += 1
+            for folder in (b"/d/", b"/d2/", b"/l/", b"/p/sub/../"):
+                self.on_names(self.inside + folder + b"new")
+        return done, self.read, self.sizes
+
+    def opened(self, path: Any, flags: int) -> None:
+        got = call("openat", AT_FDCWD, path, flags, 0o600)
+        if not isinstance(got, Refused):
+            if flags & os.O_ACCMODE == os.O_RDONLY:
+                self.read.add(os.read(got, 100))
+            else:
+                os.write(got, b"inside")
+            os.close(got)
+
+    def on_files(self, path: Any) -> None:
+        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+            self.opened(path, flags)
+        buffer = ctypes.create_string_buffer(256)
+        if call("newfstatat", AT_FDCWD, path, buffer, 0) == 0:
+            self.sizes.add(int.from_bytes(bytes(buffer)[48:56], "little"))
+        call("fchmodat", AT_FDCWD, path, 0o600)
+        call("utimensat", AT_FDCWD, path, b"\1" + bytes(31), 0)
+        call("fchownat", AT_FDCWD, path, 12345, 12345, 0)
+
+    def on_names(self, new: bytes) -> None:
+        call("mkdirat", AT_FDCWD, new, 0o700)
+        call("unlinkat", AT_FDCWD, new, 0x200)
+        self.opened(new, os.O_WRONLY | os.O_CREAT)
+        call("linkat", AT_FDCWD, self.at, AT_FDCWD, new + b"2", 0)
+        call("renameat2", AT_FDCWD, self.at, AT_FDCWD, new + b"3", 0)
+        call("symlinkat", b"x", AT_FDCWD, new + b"4")
+        for number in (b"", b"2", b"4"):
+            call("unlinkat", AT_FDCWD, new + number, 0)
+        call("renameat2", AT_FDCWD, new + b"3", AT_FDCWD, self.inside + b"/f", 0)
 
 
 def test_paths_links_and_folders(tmp_path: pathlib.Path) -> None:
@@ -84,51 +139,10 @@ def test_paths_links_and_folders(tmp_path: pathlib.Path) -> None:
         swapping(parents),
     ]
 
-    def work() -> tuple[int, set[bytes], set[int]]:
-        read: set[bytes] = set()
-        sizes: set[int] = set()
-        done = 0
-        buffer = ctypes.create_string_buffer(256)
-
-        def opened(path: Any, flags: int = os.O_RDONLY) -> None:
-            got = call("openat", AT_FDCWD, path, flags, 0o600)
-            if not isinstance(got, Refused):
-                if flags & os.O_ACCMODE == os.O_RDONLY:
-                    read.add(os.read(got, 100))
-                else:
-                    os.write(got, b"inside")
-                os.close(got)
-
-        end = time.monotonic() + SECONDS
-        names = [str(inside / name).encode() for name in ("l", "l2", "d/f", "d2/f", "p/sub/../../f", "q/sub/f")]
-        while time.monotonic() < end:
-            for path in (at, *names):
-                opened(path)
-                opened(path, os.O_WRONLY)
-                opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                if call("newfstatat", AT_FDCWD, path, buffer, 0) == 0:
-                    sizes.add(int.from_bytes(bytes(buffer)[48:56], "little"))
-                call("fchmodat", AT_FDCWD, path, 0o600)
-                call("utimensat", AT_FDCWD, path, b"\1" + bytes(31), 0)
-                call("fchownat", AT_FDCWD, path, 12345, 12345, 0)
-                done += 1
-            for folder in (b"/d/", b"/d2/", b"/l/", b"/p/sub/../"):
-                new = str(inside).encode() + folder + b"new"
-                call("mkdirat", AT_FDCWD, new, 0o700)
-                call("unlinkat", AT_FDCWD, new, 0x200)
-                opened(new, os.O_WRONLY | os.O_CREAT)
-                call("linkat", AT_FDCWD, at, AT_FDCWD, new + b"2", 0)
-                call("renameat2", AT_FDCWD, at, AT_FDCWD, new + b"3", 0)
-                call("symlinkat", b"x", AT_FDCWD, new + b"4")
-                for number in (b"", b"2", b"4"):
-                    call("unlinkat", AT_FDCWD, new + number, 0)
-                call("renameat2", AT_FDCWD, new + b"3", AT_FDCWD, good, 0)
-        return done, read, sizes
-
     tree = grant(inside)
     try:
         with unchanged(outside):
-            served = serve(policy(tree, tree), work, timeout=SECONDS + 60)
+            served = serve(policy(tree, tree), Caller(inside, at).work, timeout=SECONDS + 60)
     finally:
         for stop in stops:
             stop()

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_connect_needs_a_write_grant_of_the_path(kind: int, tmp_path: pathlib.Pa
             stop = echo(path, kind)
             try:
                 served = serve(
-                    policy(grant(tmp_path), granted), lambda s=spelled: outcome(lambda: ask(s, kind)), names=CALLS
+                    policy(grant(tmp_path), granted), partial(outcome, partial(ask, spelled, kind)), names=CALLS
                 )
                 assert served.value == expected, spelled
                 assert not served.errors
@@ -76,7 +77,7 @@ def test_connect_needs_a_write_grant_of_the_path(kind: int, tmp_path: pathlib.Pa
                 stop()
     got = serve(
         policy((), grant(tmp_path)),
-        lambda: [outcome(lambda p=path: ask(p, kind)) for path in ("file", "missing", "file/x")],
+        lambda: [outcome(partial(ask, name, kind)) for name in ("file", "missing", "file/x")],
         names=CALLS,
     ).value
     assert got == [Refused(errno.ECONNREFUSED), Refused(errno.ENOENT), Refused(errno.ENOTDIR)]
@@ -89,7 +90,7 @@ def test_flags_of_the_descriptor_stay(tmp_path: pathlib.Path) -> None:
     def work() -> Any:
         mine = socket.socket(socket.AF_UNIX)
         number = mine.fileno()
-        mine.setblocking(False)
+        mine.settimeout(0)
         mine.set_inheritable(True)
         mine.connect(path)
         mine.send(b"x")
@@ -111,7 +112,7 @@ def test_a_busy_server(tmp_path: pathlib.Path) -> None:
 
     def work() -> Any:
         quick = socket.socket(socket.AF_UNIX)
-        quick.setblocking(False)
+        quick.settimeout(0)
         refused = outcome(lambda: quick.connect(path))
         patient = socket.socket(socket.AF_UNIX)
         began = time.monotonic()
@@ -233,7 +234,7 @@ def test_datagrams_go_where_they_may(tmp_path: pathlib.Path) -> None:
     assert served.errors == []
     assert served.value[:6] == [DENIED, None, 3, DENIED, 5, DENIED]
     assert sorted(receivers[granted].recv(9) for _ in range(2)) == [b"one", b"three"]
-    receivers[other].setblocking(False)
+    receivers[other].settimeout(0)
     with pytest.raises(BlockingIOError):
         receivers[other].recv(9)
     for one in receivers.values():
@@ -265,11 +266,13 @@ def test_no_socket_in_the_sandbox_can_be_connected_by_the_kernel(tmp_path: pathl
         return [native(one) for one in (*fresh, bound, pair[0])]
 
     got = serve(policy((), grant(tmp_path)), work, names=made).value
-    server.setblocking(False)
+    server.settimeout(0)
     with pytest.raises(BlockingIOError):
         server.accept()
     server.close()
-    assert all(isinstance(one, Refused) and one.number in {errno.EISCONN, errno.EINVAL, errno.EPROTOTYPE} for one in got)
+    assert all(
+        isinstance(one, Refused) and one.number in {errno.EISCONN, errno.EINVAL, errno.EPROTOTYPE} for one in got
+    )
 
 
 def test_descriptors_pass_over_connections(tmp_path: pathlib.Path) -> None:
@@ -297,7 +300,9 @@ def test_malformed_addresses(tmp_path: pathlib.Path) -> None:
     def work() -> list[Any]:
         mine = socket.socket(socket.AF_UNIX)
         raw = b"\x01\0" + b"a" * 200
-        found = [call(name, mine.fileno(), raw, size) for name in ("connect", "bind") for size in (0, 1, 2, 3, 110, 111, -1)]
+        found = [
+            call(name, mine.fileno(), raw, size) for name in ("connect", "bind") for size in (0, 1, 2, 3, 110, 111, -1)
+        ]
         found += [call(name, mine.fileno(), 8, 20) for name in ("connect", "bind")]
         return [*found, call("connect", 999, raw, 20), call("socket", socket.AF_UNIX, 99, 0), call("socket", 1, 1, 7)]
 

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
-NAMES = (b"a", b"b", b"c", b"dir", b"x y", b"new\nline", "\u00e9\u4e16".encode(), b"\xff\xfe", b".hid", b"...", b"l" * 255)
+NAMES = (
+    b"a",
+    b"b",
+    b"c",
+    b"dir",
+    b"x y",
+    b"new\nline",
+    "\u00e9\u4e16".encode(),
+    b"\xff\xfe",
+    b".hid",
+    b"...",
+    b"l" * 255,
+)
 TEXTS = (b".", b"..", b"../..", b"/nowhere/x", b"nothing", b"a/", b"dir/", b"./a", b"b/../a")
 # Texts that are only for tests that change nothing.
 FAR_TEXTS = (b"/", b"/nowhere", b"../../../../../../../../../../../..")
@@ -78,9 +90,8 @@ def spelling(rng: random.Random, made: list[bytes], *, missing: float = 0.15) ->
             spelled.append(b"..")
         elif roll < 0.24:
             spelled.append(b"")
-        if rng.random() < missing / max(len(parts), 1):
-            part = rng.choice((b"missing", b"m" * 256, *NAMES))
-        spelled.append(part)
+        absent = rng.random() < missing / max(len(parts), 1)
+        spelled.append(rng.choice((b"missing", b"m" * 256, *NAMES)) if absent else part)
     path = b"/".join(spelled)
     if rng.random() < 0.15:
         path += b"/" * rng.randint(1, 2)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import sandboxed_python
 from tests import support
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from tests.support import Finished
 
 TOKEN = "this-is-the-secret"
+PACKAGE = os.path.dirname(os.path.abspath(sandboxed_python.__file__))
+# The command's text, wherever the one that is tested is installed.
+COMMAND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "sandboxed-python")
 
 # What the attack is made of: where things are, and the raw system call. ``TRIED`` says that it ran to its end.
 _PRELUDE = """\
@@ -111,6 +115,11 @@ class Attacker(NamedTuple):
     command: tuple[str, ...]
     python: str
     home: str
+
+    @property
+    def identity(self) -> dict[str, int | list[int]]:
+        """Return the arguments with which ``subprocess`` starts a process as him."""
+        return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
 
     @property
     def grants(self) -> tuple[str, ...]:
@@ -297,6 +306,28 @@ def make(name: str) -> Iterator[Attacker]:
         shutil.rmtree(home)
 
 
+# Environments
+
+def environment(attacker: Attacker, *path_entries: str) -> tuple[list[str], str]:
+    """Make a virtual environment of his own in ``home/venv`` that sees our package; return the command and its folder."""
+    facts = attacker.run(
+        [attacker.python, "-c", "import os, sys; print(os.path.realpath(sys.executable), *sys.version_info[:2])"]
+    ).stdout.split()
+    real, version = facts[0], f"python{facts[1]}.{facts[2]}"
+    home = attacker.path("venv")
+    site = f"{home}/lib/{version}/site-packages"
+    os.makedirs(site)
+    os.makedirs(f"{home}/bin")
+    os.symlink(real, f"{home}/bin/python3")
+    os.symlink("python3", f"{home}/bin/{version}")
+    attacker.put("venv/pyvenv.cfg", f"home = {os.path.dirname(real)}\ninclude-system-site-packages = false\n")
+    attacker.put(f"venv/lib/{version}/site-packages/own.pth", "\n".join([os.path.dirname(PACKAGE), *path_entries]) + "\n")
+    shutil.copy(COMMAND, f"{home}/bin/sandboxed-python")
+    attacker.own(home)
+    return [f"{home}/bin/sandboxed-python"], site
+
+
+
 # Machine code
 
 _MARKER = """
@@ -349,8 +380,6 @@ def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None)
 
     The line is in ``said``.
     """
-    user = attacker.user
-    options: dict[str, int | list[int]] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     process = subprocess.Popen(
         [attacker.python, "-u", "-c", code],
         stdin=subprocess.PIPE,
@@ -358,7 +387,7 @@ def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None)
         env=support.clean_environment(env),
         cwd="/",
         start_new_session=True,
-        **options,  # type: ignore[call-overload]
+        **attacker.identity,  # type: ignore[call-overload]
     )
     try:
         assert process.stdout is not None
@@ -371,3 +400,14 @@ def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None)
         for stream in (process.stdin, process.stdout):
             assert stream is not None
             stream.close()
+
+
+# Before an attack without machine code: empty the interpreter's list of audit hooks.
+TEAR_OUT = """
+import encodings, gc, os, sys
+gc.unfreeze()
+kept = sys.meta_path, sys.path_hooks, [encodings.search_function]
+for found in gc.get_objects():
+    if type(found) is list and found and found not in kept and all(map(callable, found)):
+        found.clear()
+"""

@@ -113,16 +113,18 @@ def test_a_program_that_may_be_executed_can_t_be_replaced(attacker: Attacker) ->
         assert file.read() == attack.program(), confined.said
 
 
-@pytest.mark.parametrize("prefix", ["write/w*", "write/own", "wri*", "write/own*"])
+@pytest.mark.parametrize("prefix", ["write/o*", "write/own*", "wri*", "write/own"])
 def test_a_prefix_in_a_tree_that_may_be_executed(attacker: Attacker, prefix: str) -> None:
     """A tree is granted for reading, so its programs may be executed; and names in it for writing, which may not."""
     stage(attacker)
-    body = f"{HEAD}put(WRITE + '/w1') if {prefix.startswith('write/w')} else put()\nexecute(WRITE + '/w1' if {prefix.startswith('write/w')} else OWN)"
-    words = [f"--allow-fs-read={attacker.home}/", f"--allow-fs-write={attacker.path(prefix)}", "--allow-child-process", "-c"]
-    code = attack.source(body.replace("WRITE + '/marker'", "WRITE + '/w-marker'"), attacker.home)
-    confined = attacker.run([*attacker.command, "--permission", *words, code])
-    assert not attacker.exists("write/w-marker"), confined.said
-    assert "TRIED" in confined.stdout, confined.said
+    words = [
+        *("--permission", "--allow-child-process", f"--allow-fs-read={attacker.home}/"),
+        f"--allow-fs-write={attacker.path(prefix)},{attacker.path('drop')}/",
+    ]
+    body = f"{HEAD}os.environ['MARKER'] = DROP + '/marker'\nput(); print(os.path.getsize(OWN)); execute(OWN)"
+    confined = attacker.run([*attacker.command, *words, "-c", attack.source(body, attacker.home)])
+    assert not attacker.exists("drop/marker"), confined.said
+    assert str(len(attack.program())) in confined.stdout, confined.said
 
 
 STARTED_WITH = """

@@ -15,18 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import sandboxed_python
-from tests.escape.attack import leaked, source
+from tests.escape.attack import COMMAND, PACKAGE, environment, leaked, source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.escape.attack import Attacker
     from tests.support import Finished
-
-PACKAGE = os.path.dirname(os.path.abspath(sandboxed_python.__file__))
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COMMAND = os.path.join(CHECKOUT, "scripts", "sandboxed-python")
 
 # Whoever runs this may write to ``secret`` only outside of the sandbox.
 PLANTED = "try:\n    open({secret!r} + '/ran-{name}', 'w').close()\nexcept OSError:\n    pass\n"
@@ -167,27 +160,6 @@ def test_as_a_module(attacker: Attacker) -> None:
     ended = attacker.run(words, cwd=checkout)
     assert ended.stdout == "inside\n", ended.said
     assert ran(attacker) == [], ended.said
-
-
-def environment(attacker: Attacker, *path_entries: str, links: Sequence[tuple[str, str]] = ()) -> tuple[list[str], str]:
-    """Make a virtual environment of his own in ``home/venv`` that sees our package; return the command and its folder."""
-    facts = attacker.run(
-        [attacker.python, "-c", "import os, sys; print(os.path.realpath(sys.executable), *sys.version_info[:2])"]
-    ).stdout.split()
-    real, version = facts[0], f"python{facts[1]}.{facts[2]}"
-    home = attacker.path("venv")
-    site = f"{home}/lib/{version}/site-packages"
-    os.makedirs(site)
-    os.makedirs(f"{home}/bin")
-    os.symlink(real, f"{home}/bin/python3")
-    os.symlink("python3", f"{home}/bin/{version}")
-    attacker.put("venv/pyvenv.cfg", f"home = {os.path.dirname(real)}\ninclude-system-site-packages = false\n")
-    attacker.put(f"venv/lib/{version}/site-packages/own.pth", "\n".join([os.path.dirname(PACKAGE), *path_entries]) + "\n")
-    shutil.copy(COMMAND, f"{home}/bin/sandboxed-python")
-    for link, target in links:
-        os.symlink(target, f"{home}/{link}")
-    attacker.own(home)
-    return [f"{home}/bin/sandboxed-python"], site
 
 
 def refused(ended: Finished) -> bool:

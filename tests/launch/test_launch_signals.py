@@ -9,8 +9,10 @@ import signal
 import struct
 import sys
 import termios
+import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.launch.plain import alive, eventually, plain_python, started, terminal
@@ -59,6 +61,20 @@ def state(pid: int) -> str:
     return text.rpartition(")")[2].split()[0]
 
 
+def settle(pid: int) -> None:
+    """Wait until a process sleeps and has used no processor time for a while: it waits for something."""
+    before = ""
+
+    def quiet() -> bool:
+        nonlocal before
+        time.sleep(0.01)
+        text = pathlib.Path(f"/proc/{pid}/schedstat").read_text(encoding="utf-8") + state(pid)
+        same, before = text == before, text
+        return same and text.endswith("S")
+
+    eventually(quiet, f"process {pid} waits")
+
+
 # By kill
 
 
@@ -69,6 +85,7 @@ def test_a_deadly_signal_ends_program_and_command_alike(name: str) -> None:
     for command in both():
         with started([*command, "-c", WAIT]) as program:
             pid = int(program.line().split()[1])
+            settle(pid)
             os.kill(program.pid, number)
             ended = program.end()
             endings.append((ended.code, ended.stdout, ended.stderr))
@@ -157,8 +174,6 @@ def test_a_program_does_not_outlive_the_supervisor(option: list[str]) -> None:
 def test_a_signal_while_starting_is_not_lost() -> None:
     for delay in (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05):
         with started([*sandboxed(), "-c", WAIT]) as program:
-            import time
-
             time.sleep(delay)
             os.kill(program.pid, signal.SIGTERM)
             assert program.end().code == -signal.SIGTERM
@@ -288,6 +303,7 @@ def test_keys_of_the_terminal(keys: str, number: int) -> None:
     for command in both():
         with terminal([*command, "-c", WAIT]) as screen:
             pid = int(screen.expect(r"ready (\d+)\n")[1])
+            settle(pid)
             screen.type(keys)
             assert screen.end() == -number
             assert not alive(pid)
@@ -405,8 +421,11 @@ def prompt(*words: str) -> tuple[str, Finished]:
             screen.type(line + "\n")
             screen.expect(pattern)
             screen.expect(">>> ")
+        child = next((child.pid for child in psutil.Process(screen.pid).children()), screen.pid)
+        settle(child)
         screen.type("\x03")
         screen.expect("KeyboardInterrupt\n>>> ")
+        settle(child)
         screen.type("raise SystemExit(7)\n")
         code = screen.end()
         return screen.seen, Finished(code, "", "", 0)

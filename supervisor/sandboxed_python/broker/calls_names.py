@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from sandboxed_python.broker.request import Handler, Request
 
     Operation = Callable[[Entry], None]
+    Where = tuple[int, int]
+    """The registers of a path: the descriptor that it starts from, its address."""
 
 _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _INVALID = failure(errno.EINVAL)
+_NOTHING_THERE = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES)
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
 
 
@@ -147,7 +150,7 @@ def symlinkat(request: Request) -> Answer:
     return _symlink(request, text, at, address)
 
 
-def _rename(request: Request, old_at: int, old: int, new_at: int, new: int, flags: int) -> Answer:  # noqa: PLR0913
+def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
     exchange = flags & uapi.RENAME_EXCHANGE
     if flags & ~(uapi.RENAME_NOREPLACE | uapi.RENAME_EXCHANGE | uapi.RENAME_WHITEOUT) or (
         exchange and flags != uapi.RENAME_EXCHANGE
@@ -158,15 +161,16 @@ def _rename(request: Request, old_at: int, old: int, new_at: int, new: int, flag
     source_needs, target_needs = NEEDS["rename"]
     if exchange:
         target_needs = source_needs  # both move
-    old_path, new_path = request.read_path(old), request.read_path(new)
+    old_path, new_path = request.read_path(old[1]), request.read_path(new[1])
     request.resource = old_path
-    source = find_entry(request, old_at, old_path)
+    source = find_entry(request, old[0], old_path)
     try:
-        if not permits_path(request, source.path):
+        # A folder that may not be searched fails before the other path is looked at.
+        if not permits_path(request, source.path) or notify.faccess(source.folder, os.X_OK, uapi.AT_EACCESS):
             return DENIED
         request.needs = target_needs
         request.resource = new_path
-        target = find_entry(request, new_at, new_path)
+        target = find_entry(request, new[0], new_path)
         try:
             if not permits_path(request, target.path):
                 return DENIED
@@ -190,9 +194,9 @@ def _is_folder(entry: Entry) -> bool:
     """
     try:
         descriptor = os.open(entry.name.rstrip(b"/"), ONE_STEP, dir_fd=entry.folder)
-    except FileNotFoundError:
-        return False
     except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return False  # the renaming fails with that, too
         raise DeniedError from error
     try:
         return os.fstat(descriptor).st_mode & _S_IFMT == _S_IFDIR
@@ -203,29 +207,29 @@ def _is_folder(entry: Entry) -> bool:
 def rename(request: Request) -> Answer:
     """rename(2). Races: see the module and ``_is_folder``."""
     old, new = request.arguments[:2]
-    return _rename(request, _CWD, old, _CWD, new, 0)
+    return _rename(request, (_CWD, old), (_CWD, new), 0)
 
 
 def renameat(request: Request) -> Answer:
     """renameat(2). Races: see the module and ``_is_folder``."""
     old_at, old, new_at, new = request.arguments[:4]
-    return _rename(request, old_at, old, new_at, new, 0)
+    return _rename(request, (old_at, old), (new_at, new), 0)
 
 
 def renameat2(request: Request) -> Answer:
     """renameat2(2); an exchange needs for both what a source needs. Races: see the module and ``_is_folder``."""
     old_at, old, new_at, new, flags = request.arguments[:5]
-    return _rename(request, old_at, old, new_at, new, flags & 0xFFFFFFFF)
+    return _rename(request, (old_at, old), (new_at, new), flags & 0xFFFFFFFF)
 
 
-def _link(request: Request, old_at: int, old: int, new_at: int, new: int, flags: int) -> Answer:  # noqa: PLR0913
+def _link(request: Request, old: Where, new: Where, flags: int) -> Answer:
     if flags & ~(uapi.AT_SYMLINK_FOLLOW | uapi.AT_EMPTY_PATH):
         return _INVALID
     source_needs, target_needs = NEEDS["link"]
-    old_path, new_path = request.read_path(old), request.read_path(new)
+    old_path, new_path = request.read_path(old[1]), request.read_path(new[1])
     request.resource = old_path
     empty = bool(flags & uapi.AT_EMPTY_PATH)
-    source = find(request, old_at, old_path, follow=bool(flags & uapi.AT_SYMLINK_FOLLOW), empty=empty)
+    source = find(request, old[0], old_path, follow=bool(flags & uapi.AT_SYMLINK_FOLLOW), empty=empty)
     try:
         # A further name must not give further rights: what may be read and written already has them all.
         request.needs = source_needs
@@ -233,7 +237,7 @@ def _link(request: Request, old_at: int, old: int, new_at: int, new: int, flags:
             return DENIED
         request.needs = target_needs
         request.resource = new_path
-        target = find_entry(request, new_at, new_path)
+        target = find_entry(request, new[0], new_path)
         try:
             if not permits_path(request, target.path):
                 return DENIED
@@ -251,13 +255,13 @@ def _link(request: Request, old_at: int, old: int, new_at: int, new: int, flags:
 def link(request: Request) -> Answer:
     """link(2): of the object that was judged, by its descriptor. Races: see the module."""
     old, new = request.arguments[:2]
-    return _link(request, _CWD, old, _CWD, new, 0)
+    return _link(request, (_CWD, old), (_CWD, new), 0)
 
 
 def linkat(request: Request) -> Answer:
     """linkat(2), as link(2). Files made with ``O_TMPFILE`` get their name so. Races: see the module."""
     old_at, old, new_at, new, flags = request.arguments[:5]
-    return _link(request, old_at, old, new_at, new, flags & 0xFFFFFFFF)
+    return _link(request, (old_at, old), (new_at, new), flags & 0xFFFFFFFF)
 
 
 HANDLERS: dict[str, Handler] = {

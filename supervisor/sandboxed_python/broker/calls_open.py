@@ -27,7 +27,7 @@ from sandboxed_python.broker.paths import (
     owner_of,
 )
 from sandboxed_python.broker.remote import inside
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, DeniedError, failure, real_path
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, failure, real_path
 from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
@@ -239,18 +239,18 @@ def _create_here(request: Request, entry: Entry, flags: int, mode: int) -> Answe
             return None
         raise
     assert opened is not None
+    keep = False
     try:
-        kind = os.fstat(opened).st_mode & _S_IFMT
-        if kind not in (_S_IFREG, _S_IFDIR):
-            os.close(opened)
+        if os.fstat(opened).st_mode & _S_IFMT not in (_S_IFREG, _S_IFDIR):
             return None  # it came to the place meanwhile: look again
         # The directory may have been moved meanwhile.
         place = real_path(opened)
         if place != entry.path and not permits(request, Place(opened, place)):
-            raise DeniedError
-    except BaseException:
-        os.close(opened)
-        raise
+            return DENIED
+        keep = True
+    finally:
+        if not keep:
+            os.close(opened)
     return _handed(_as_asked(opened, flags), flags)
 
 

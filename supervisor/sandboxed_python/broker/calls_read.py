@@ -75,11 +75,7 @@ def statx(request: Request) -> Answer:
     at, address, flags, mask, result = request.arguments[:5]
     flags &= 0xFFFFFFFF
     mask &= 0xFFFFFFFF
-    if (
-        flags & ~_STAT_FLAGS
-        or mask & uapi.STATX_RESERVED
-        or flags & uapi.AT_STATX_SYNC_TYPE == uapi.AT_STATX_SYNC_TYPE
-    ):
+    if flags & ~_STAT_FLAGS or mask & uapi.STATX_RESERVED or flags & uapi.AT_STATX_SYNC_TYPE == uapi.AT_STATX_SYNC_TYPE:
         return _INVALID
     place = _find(request, at, address, flags)
     try:

@@ -104,11 +104,10 @@ def connect(request: Request) -> Answer:
         return CONTINUE if sender is None else _connect_datagrams(request, sender, name)
     if not name:
         return failure(errno.EINVAL)
-    flags = status_flags(request, int32(descriptor))
     if name[:1] == b"\0":
         if name not in request.context.abstract:
             return failure(errno.EPERM)  # outside of the sandbox, as Landlock's scope answers
-        return _connect(request, descriptor, flags, kind, name, -1)
+        return _connect(request, descriptor, kind, name, -1)
     request.resource = name
     place = find(request, _CWD, name)
     keep = False
@@ -116,7 +115,7 @@ def connect(request: Request) -> Answer:
         if not permits(request, place):
             return DENIED
         request.confirm()
-        answer = _connect(request, descriptor, flags, kind, notify.by_descriptor(place.descriptor), place.descriptor)
+        answer = _connect(request, descriptor, kind, notify.by_descriptor(place.descriptor), place.descriptor)
         keep = answer.kind == Answer.NOTHING
         return answer
     finally:
@@ -124,10 +123,11 @@ def connect(request: Request) -> Answer:
             place.close()
 
 
-def _connect(request: Request, descriptor: int, flags: int, kind: int, name: bytes, held: int) -> Answer:  # noqa: PLR0913
+def _connect(request: Request, descriptor: int, kind: int, name: bytes, held: int) -> Answer:
     """Connect a new socket; ``held`` is a descriptor that must stay open until that is done, or -1."""
+    flags = status_flags(request, int32(descriptor))
     mine = _socket.socket(_socket.AF_UNIX, kind)
-    mine.setblocking(False)
+    mine.settimeout(0)
 
     def connected() -> Answer:
         if name[:1] == b"\0" and not _served_inside(request, mine):

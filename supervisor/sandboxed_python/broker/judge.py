@@ -127,9 +127,9 @@ def judge_stop(request: Request, stop: StoppedError) -> Answer:
 def whole_tree(request: Request, path: str) -> bool:
     """Tell whether a directory is granted for reading and writing with all that it may hold.
 
-    Rule for rename: a file must be readable and writable where it is, which is all that any place can grant, so it gains
-    nothing by moving. What lies in a directory moves with it; so the directory must be granted whole, or what it holds
-    could gain rights. Otherwise EXDEV, which makes programs copy, as with Landlock.
+    Rule for rename: a file must be readable and writable where it is, which is all that any place can grant, so it
+    gains nothing by moving. What lies in a directory moves with it; so the directory must be granted whole, or what it
+    holds could gain rights. Otherwise EXDEV, which makes programs copy, as with Landlock.
     """
     policy = request.context.policy
     for name in _PROBES:

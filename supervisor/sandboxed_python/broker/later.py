@@ -66,6 +66,8 @@ def _work(listener: int, request: Request, work: Callable[[], Answer]) -> None:
         answer = work()
     except OSError as error:
         answer = Answer(error=error.errno or errno.EACCES)
+    except Exception:  # noqa: BLE001 - whatever goes wrong is a denial
+        answer = DENIED
     finally:
         _waiting.pop(request.id, None)
         try:

@@ -20,6 +20,7 @@ import os
 from sandboxed_python.broker.remote import inside, read_file, thread_group
 from sandboxed_python.broker.request import DeniedError, StoppedError, int32, real_path
 from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel.calls import get_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _find_straight(request: Request, path: bytes, *, follow: bool) -> Place | No
     descriptor = notify.open_path(uapi.AT_FDCWD, path, notify.STRAIGHT if follow else notify.STRAIGHT_NO_FOLLOW)
     if descriptor >= 0:
         return Place(descriptor, spelled)
-    if notify.get_errno() == errno.ELOOP:
+    if get_errno() == errno.ELOOP:
         straight[path] = ""
     return None
 

@@ -149,8 +149,21 @@ def _absolute(path: str) -> str:
 
 
 def _run_code(start: Start, main: Any, _options: list[str]) -> None:
+    text = start.target
+    if sys.version_info >= (3, 14) and text[:1] in " \t\n":
+        import textwrap
+
+        text = textwrap.dedent(text)
     # Python compiles "-c" code with a newline after it, under the name "<string>".
-    exec(compile(start.target + "\n", "<string>", "exec", dont_inherit=True), main.__dict__)
+    text += "\n"
+    program = compile(text, "<string>", "exec", dont_inherit=True)
+    if sys.version_info >= (3, 13):  # tracebacks show its lines
+        import linecache
+
+        # By the code object; 3.13.0 knew only names.
+        key = program if hasattr(linecache, "_interactive_cache") else "<string>"
+        linecache._register_code(key, text, "<string>")  # type: ignore[attr-defined]
+    exec(program, main.__dict__)
 
 
 def _run_module(start: Start, _main: Any, _options: list[str]) -> None:

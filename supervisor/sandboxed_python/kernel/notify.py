@@ -106,9 +106,7 @@ def id_valid(listener: int, cookie: int) -> bool:
     return bool(_ioctl(listener, _ID_VALID, _ID) & 0xFFFFFFFF == 0)
 
 
-def add_descriptor(
-    listener: int, cookie: int, descriptor: int, *, close_on_exec: bool, replace: int = -1
-) -> int:
+def add_descriptor(listener: int, cookie: int, descriptor: int, *, close_on_exec: bool, replace: int = -1) -> int:
     """Put a copy of ``descriptor`` into the caller's table (``SECCOMP_IOCTL_NOTIF_ADDFD``).
 
     Args:
