@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from sandboxed_python.broker.answer import MODULES
 from tests import support
 from tests.broker.harness import EVERYTHING, PATH_CALLS, Refused, grant, outcome, policy, serve
-
-if TYPE_CHECKING:
-    import pathlib
 
 DENIED = Refused(errno.EACCES)
 ALL = policy(EVERYTHING, grant("/"))
@@ -53,7 +51,7 @@ def interpreter() -> str:
 
 
 @pytest.mark.parametrize("identity", ["unknown", "fixed"])
-def test_a_program_of_another_user(identity: str, tmp_path: pathlib.Path) -> None:
+def test_a_program_of_another_user(identity: str, user_dir: str) -> None:
     """``subprocess`` with ``user=`` as root: as the same program does bare."""
     if os.geteuid():
         return  # only root can become somebody else
@@ -62,14 +60,12 @@ def test_a_program_of_another_user(identity: str, tmp_path: pathlib.Path) -> Non
         support.refuse(f"a Python that user {SOMEBODY} can start", sys.executable)
     results = []
     for name in ("bare", "served"):
-        folder = tmp_path / name
+        folder = pathlib.Path(user_dir) / name
         folder.mkdir()
         (folder / "roots").write_text("secret")
         (folder / "roots").chmod(0o600)
         (folder / "closed").mkdir(0o700)
         folder.chmod(0o777)
-        for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            above.chmod(0o755)
         words = [python, "-I", "-S", "-c", PROGRAM, str(folder)]
 
         def work(words: list[str] = words) -> Any:
@@ -110,17 +106,15 @@ def test_half_an_identity_is_refused(tmp_path: pathlib.Path) -> None:
     assert served.context.identity == "unknown"
 
 
-def test_landlock_still_opens_for_half_an_identity(tmp_path: pathlib.Path) -> None:
+def test_landlock_still_opens_for_half_an_identity(user_dir: str) -> None:
     if os.geteuid():
         return  # only root has ids to change
-    tmp_path.chmod(0o777)
-    for above in (tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(0o755)
-    (tmp_path / "f").write_text("x")
+    file = pathlib.Path(user_dir) / "f"
+    file.write_text("x")
 
     def work() -> Any:
         os.setresuid(SOMEBODY, SOMEBODY, 0)
-        return outcome(lambda: os.read(os.open(tmp_path / "f", os.O_RDONLY), 5))
+        return outcome(lambda: os.read(os.open(file, os.O_RDONLY), 5))
 
     assert serve(ALL, work, names=(*PATH_CALLS, *MODULES["identity"]), landlock=True).value == b"x"
 

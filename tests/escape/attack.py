@@ -79,6 +79,7 @@ except BaseException as error:
 def number(name: str) -> int:
     """Return the number of a system call on this machine; skip the test where the machine has no such call."""
     import pyseccomp
+
     from sandboxed_python.kernel import uapi
 
     if name in uapi.UNIFIED_SYSCALLS:

@@ -35,8 +35,8 @@ def given(attacker: Attacker) -> Iterator[list[int]]:
 @pytest.mark.parametrize("at", [3, 9, 10, 77, 1023])
 def test_an_inherited_file(attacker: Attacker, at: int) -> None:
     """The shell is what puts it there: it stays open through every exec."""
-    before = ["sh", "-c", f"exec python3 -c 'import os, sys; os.dup2(os.open(sys.argv[1], 0), {at}); "
-              f"os.set_inheritable({at}, True); os.execv(sys.argv[2], sys.argv[2:])' \"$@\"", "sh"]  # fmt: skip
+    before = ["sh", "-c", (f"exec python3 -c 'import os, sys; os.dup2(os.open(sys.argv[1], 0), {at}); "
+              f"os.set_inheritable({at}, True); os.execv(sys.argv[2], sys.argv[2:])' \"$@\""), "sh"]  # fmt: skip
     body = EVERY.format(use="print(os.pread(fd, 99, 0).decode())")
     file = attacker.path("secret/data")
     plain = attacker.run([*before, file, attacker.python, "-c", source(body, attacker.home)])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import tool
 from tests.escape.attack import PARENT, SLEEPER, TOKEN, leaked, source, witness
+from tests.support import tool
 
 if TYPE_CHECKING:
     from tests.escape.attack import Attacker

@@ -140,13 +140,16 @@ except RuntimeError as error:
     print(error)
 libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
 number, place, result = NR['newfstatat'], ctypes.addressof(text), ctypes.addressof(BUFFER)
-call('getpid', 0, 0, 0)
 while time.monotonic() < stop:
     if libc.syscall(number, -100, place, result, 0) == 0 and int.from_bytes(BUFFER.raw[48:56], 'little') == 4242:
         print('TOLD'); break
 # 'newfstatat' by number: call('newfstatat', 0)
 """
-STRING = "def swap():\n    while time.monotonic() < stop:\n        text.value = evil; text.value = good"
+# One value each time round: threads take turns at the end of a loop's body.
+STRING = (
+    "def swap():\n    for n in range(10**9):\n        text.value = evil if n % 2 else good\n"
+    "        if n % 64 == 0 and time.monotonic() > stop: return"
+)
 LINK = (
     "evil = good = os.fsencode(WRITE + '/link'); text = ctypes.create_string_buffer(good)\n"
     "def swap():\n"

@@ -171,7 +171,9 @@ while time.monotonic() < stop:
 # the number of call('fchmodat')
 """
 SWAPS = {
-    "string": "def swap():\n    while time.monotonic() < stop:\n        text.value = evil; text.value = good",
+    # One value each time round: threads take turns at the end of a loop's body.
+    "string": "def swap():\n    for n in range(10**9):\n        text.value = evil if n % 2 else good\n"
+    "        if n % 64 == 0 and time.monotonic() > stop: return",
     "link": "text = ctypes.create_string_buffer(os.fsencode(WRITE + '/link'))\n"
     "def swap():\n    for n in range(10**9):\n        if time.monotonic() > stop: return\n"
     "        os.symlink(evil if n % 2 else good, os.fsencode(WRITE + '/next')); os.replace(WRITE + '/next', WRITE + '/link')",

@@ -133,8 +133,8 @@ def test_mounts(superuser: Attacker, body: str) -> None:
         "call('fspick', -100, b'/', 0); print('MOUNTED')",
         "import struct; call('mount_setattr', -100, HOME.encode(), 0, struct.pack('QQQQ', 0, 0, 0, 0), 32); print('MOUNTED')",
         "call('mount', 0, b'/', 0, 0x40000, 0); call('umount2', b'/proc', 2); print('MOUNTED')",
-        "import struct; ids = ctypes.create_string_buffer(800)\n"
-        "call('listmount', struct.pack('IIQQQ', 32, 0, 2**64 - 1, 0, 0), ids, 100, 0); print('MOUNTED')",
+        ("import struct; ids = ctypes.create_string_buffer(800)\n"
+        "call('listmount', struct.pack('IIQQQ', 32, 0, 2**64 - 1, 0, 0), ids, 100, 0); print('MOUNTED')"),
     ],
     ids=["tmpfs", "proc", "fsmount", "fspick", "mount_setattr", "umount2", "listmount"],
 )

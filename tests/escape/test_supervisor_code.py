@@ -264,7 +264,7 @@ def test_a_write_grant_over_the_zip_on_the_path(attacker: Attacker) -> None:
 
 @pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "."}, {"PYTHONNOUSERSITE": "1"}], ids=["", "isolated", "no user site"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_write_grant_over_the_users_site_packages(attacker: Attacker, exists: bool, env: dict[str, str]) -> None:
+def test_a_write_grant_over_the_users_site_packages(attacker: Attacker, exists: bool, env: dict[str, str]) -> None:  # noqa: FBT001
     """Outside of virtual environments; also where this start doesn't use them: the next one may."""
     real = attacker.run([attacker.python, "-c", "import os, sys; print(os.path.realpath(sys.executable))"]).stdout.strip()
     with open(COMMAND) as file:

@@ -133,14 +133,19 @@ good, evil = address(HOME + '/grants/stream'), address(HOME + '/secret/stream')
 text = ctypes.create_string_buffer(good, len(good))
 stop = time.monotonic() + 0.6
 def swap():
-    while time.monotonic() < stop:
-        FIRST; SECOND
+    for n in range(10**9):  # one value each time round: threads take turns at the end of a loop's body
+        if n % 2:
+            FIRST
+        else:
+            SECOND
+        if n % 64 == 0 and time.monotonic() > stop:
+            return
 try:
     threading.Thread(target=swap).start()
 except RuntimeError as error:
     print(error)
 while time.monotonic() < stop:
-    fd = call('socket', 1, 1, 0)
+    fd = call('socket', 1, 1 | 0o4000, 0)  # a full queue must not stop the race
     attempt('connect', fd, text, len(good))
     os.close(fd)
 """
@@ -148,7 +153,7 @@ SWAPS = {
     "the path": ("text.raw = evil", "text.raw = good"),
     "the family": ("text.raw = b'\\2' + evil[1:]", "text.raw = evil"),
     "the folder": (
-        "os.path.lexists(WRITE + '/n') or os.symlink(HOME + '/grants', WRITE + '/n'); os.replace(WRITE + '/n', WRITE + '/f')",
+        "os.symlink(HOME + '/grants', WRITE + '/n'); os.replace(WRITE + '/n', WRITE + '/f')",
         "os.symlink(SECRET, WRITE + '/n'); os.replace(WRITE + '/n', WRITE + '/f')",
     ),
 }

@@ -165,7 +165,7 @@ def test_an_interpreter_without_a_standard_library(tmp_path: pathlib.Path) -> No
 def test_a_user_site_is_protected_before_it_exists(tmp_path: pathlib.Path) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     own = f"{tmp_path}/lib/{version}/site-packages"
-    base: Any = sys._base_executable  # type: ignore[attr-defined]  # a virtual environment has no user site
+    base = os.path.realpath(sys.executable)  # a virtual environment has no user site
     found, _new, _stdlib, _purelib, files = described(base, env={"PYTHONUSERBASE": str(tmp_path), "HOME": "/home/ada"})
     assert own in files
     assert f"/home/ada/.local/lib/{version}/site-packages" in files

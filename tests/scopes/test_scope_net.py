@@ -268,9 +268,9 @@ def test_families(attacker: Attacker) -> None:
 
 def test_without_the_sandbox_there_are_more(attacker: Attacker) -> None:
     body = (
-        "print([name for name, (family, kind, protocol, _) in {families!r}.items()\n"
+        f"print([name for name, (family, kind, protocol, _) in {FAMILIES!r}.items()\n"
         "       if attempt('socket', family, kind, protocol) == 'did'])"
-    ).format(families=FAMILIES)
+    )
     plain = attacker.plain(body)
     made = set(eval(plain.stdout.splitlines()[0]))
     assert {"netlink route", "netlink generic", "tcp", "udp 6", "unix", "unix raw"} <= made, plain.said

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _INVALID = failure(errno.EINVAL)
 _NOTHING_THERE = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES)
-_S_IFMT, _S_IFDIR = 0o170000, 0o040000
+_S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
+_BUSY = failure(errno.EBUSY)
 
 
 def _entry(request: Request, at: int, address: int) -> Entry:
@@ -43,6 +44,8 @@ def _at_name(request: Request, at: int, address: int, operation: Operation) -> A
     try:
         if not permits_path(request, entry.path):
             return DENIED
+        if operation in (_unlink, _rmdir) and entry.path in request.context.roots:
+            return _BUSY
         request.confirm()
         operation(entry)
         return DONE
@@ -135,7 +138,13 @@ def _symlink(request: Request, text: int, at: int, address: int) -> Answer:
     target = request.read_path(text)
     if not target:
         return failure(errno.ENOENT)
-    return _at_name(request, at, address, lambda entry: os.symlink(target, entry.name, dir_fd=entry.folder))
+
+    def make(entry: Entry) -> None:
+        if entry.path in request.context.named:
+            raise DeniedError
+        os.symlink(target, entry.name, dir_fd=entry.folder)
+
+    return _at_name(request, at, address, make)
 
 
 def symlink(request: Request) -> Answer:
@@ -174,8 +183,12 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
         try:
             if not permits_path(request, target.path):
                 return DENIED
+            if {source.path, target.path} & request.context.roots:
+                return _BUSY
             moved = (source, target) if exchange else (source,)
-            if any(_is_folder(entry) and not whole_tree(request, entry.path) for entry in moved):
+            if {source.path, target.path} & request.context.named and any(_is(entry, _S_IFLNK) for entry in moved):
+                return DENIED
+            if any(_is(entry, _S_IFDIR) and not whole_tree(request, entry.path) for entry in moved):
                 return failure(errno.EXDEV)
             request.confirm()
             notify.rename(source.folder, source.name, target.folder, target.name, flags)
@@ -186,11 +199,12 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
         source.close()
 
 
-def _is_folder(entry: Entry) -> bool:
-    """Tell whether a directory is at a place, as far as one can see.
+def _is(entry: Entry, kind: int) -> bool:
+    """Tell whether a file of a kind is at a place, as far as one can see.
 
-    A thread could put another thing there between this look and the renaming. A directory that is not granted whole
-    can't be moved by anybody in the sandbox, so none comes to a place where there was none.
+    Links and directories are moved by this process alone, one call after the other, so none comes here meanwhile. A
+    thread could put another file here between this look and the renaming. A directory that is not granted whole can't
+    be moved by anybody in the sandbox, so none comes to a place where there was none.
     """
     try:
         descriptor = os.open(entry.name.rstrip(b"/"), ONE_STEP, dir_fd=entry.folder)
@@ -199,25 +213,25 @@ def _is_folder(entry: Entry) -> bool:
             return False  # the renaming fails with that, too
         raise DeniedError from error
     try:
-        return os.fstat(descriptor).st_mode & _S_IFMT == _S_IFDIR
+        return os.fstat(descriptor).st_mode & _S_IFMT == kind
     finally:
         os.close(descriptor)
 
 
 def rename(request: Request) -> Answer:
-    """rename(2). Races: see the module and ``_is_folder``."""
+    """rename(2). Races: see the module and ``_is``."""
     old, new = request.arguments[:2]
     return _rename(request, (_CWD, old), (_CWD, new), 0)
 
 
 def renameat(request: Request) -> Answer:
-    """renameat(2). Races: see the module and ``_is_folder``."""
+    """renameat(2). Races: see the module and ``_is``."""
     old_at, old, new_at, new = request.arguments[:4]
     return _rename(request, (old_at, old), (new_at, new), 0)
 
 
 def renameat2(request: Request) -> Answer:
-    """renameat2(2); an exchange needs for both what a source needs. Races: see the module and ``_is_folder``."""
+    """renameat2(2); an exchange needs for both what a source needs. Races: see the module and ``_is``."""
     old_at, old, new_at, new, flags = request.arguments[:5]
     return _rename(request, (old_at, old), (new_at, new), flags & 0xFFFFFFFF)
 
@@ -243,6 +257,8 @@ def _link(request: Request, old: Where, new: Where, flags: int) -> Answer:
                 return DENIED
             if target.name == b"/":
                 return failure(errno.EEXIST)
+            if target.path in request.context.named and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
+                return DENIED
             request.confirm()
             notify.link(source.descriptor, target.folder, target.name)
             return DONE

@@ -118,6 +118,8 @@ class Context:
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.
         checks: need -> the policy's question.
+        roots: the granted directories themselves: they can't be removed or moved, like mount points.
+        named: every path that a grant names: no link may be put there, or the next run would be granted what it names.
         reachable: (device, inode) of directories known to be where their path says.
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
@@ -129,7 +131,8 @@ class Context:
 
     __slots__ = (
         "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "on_denied", "on_error", "reachable", "rooted", "sockets", "straight",
+        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "reachable", "rooted", "roots",
+        "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -171,6 +174,9 @@ class Context:
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._policy = policy
+        given = [grant for grant in (*policy.read, *policy.write) if not grant.implicit]
+        self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
+        self.named = frozenset([path for grant in given for path in grant.exact])
         self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
 
 

@@ -130,11 +130,9 @@ PART_CALLS = {
 
 
 def rule_places(plan: Plan, right: int) -> Callable[[str], bool]:
-    """Return a function that tells whether Landlock's rules give a right to the file at a path."""
-    exact = frozenset([rule.path for rule in plan.rules if rule.rights & right])
+    """Return a function that tells whether Landlock's rules give a right to the file at a path.
+
+    Only what lies in a tree counts: the file that a rule of its own is tied to may have been replaced meanwhile.
+    """
     below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in plan.rules if rule.rights & right])
-
-    def given(path: str) -> bool:
-        return path in exact or path.startswith(below)
-
-    return given
+    return lambda path: path.startswith(below)

@@ -15,7 +15,7 @@ from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
@@ -89,27 +89,30 @@ def path_rules(
                 add(path, landlock.WRITE_FILE, implicit=True)
         elif grant.kind in ("tree", "path"):
             add(grant.paths[0], landlock.WRITE, grant.implicit)
-    executable: list[str] = []
     for grant in policy.read:
         for path in _read_places(grant):
             add(path, landlock.READ, grant.implicit)
-            if not grant.implicit or grant.reason in EXECUTABLE:
-                executable.append(path)
     if policy.granted("child"):
-        written, prefixes = _written(policy)
-        everything = any(is_broad(grant) and grant.kind != "prefix" for grant in policy.write)
-        for tree in executable:
-            # Under a write grant of everything, only what it leaves out can't be written.
-            if everything and not any(within(tree, path) for path in policy.protected):
-                continue
-            for piece in around(tree, written, listing, prefixes):
-                add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
-        for tree in dict.fromkeys(os.path.realpath(tree) for tree in programs):
-            for piece in around(tree, written, listing, prefixes):
-                add(piece, landlock.EXECUTE | landlock.READ, implicit=True)
+        for path in _executable(policy, programs, listing):
+            add(path, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
     return tuple([PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()])
+
+
+def _executable(policy: Policy, programs: tuple[str, ...], listing: Listing) -> Iterator[str]:
+    """Yield what child processes may execute: programs and what is granted for reading, unless it can be written."""
+    places, prefixes = _written(policy)
+    everything = any(is_broad(grant) and grant.kind != "prefix" for grant in policy.write)
+    for grant in policy.read:
+        if grant.implicit and grant.reason not in EXECUTABLE:
+            continue
+        for tree in _read_places(grant):
+            # Under a write grant of everything, only what it leaves out can't be written.
+            if not everything or any(within(tree, path) for path in policy.protected):
+                yield from around(tree, places, listing, prefixes)
+    for tree in dict.fromkeys(os.path.realpath(tree) for tree in programs):
+        yield from around(tree, places, listing, prefixes)
 
 
 def _read_places(grant: Grant) -> tuple[str, ...]:

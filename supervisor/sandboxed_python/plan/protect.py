@@ -11,6 +11,7 @@ from sandboxed_python.errors import PolicyError
 from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES
 from sandboxed_python.plan.landlock import within
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
+from sandboxed_python.policy.patterns import Matcher, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,19 @@ KERNEL_FILE_SYSTEMS = frozenset(
         "efivarfs", "pstore", "binfmt_misc", "selinuxfs", "fusectl", "nsfs", "resctrl",
     )
 )  # fmt: skip
+
+
+def links_on(path: str) -> list[str]:
+    """Return the links that are followed on the way to a path, each at its own resolved place."""
+    found: list[str] = []
+
+    def readlink(place: str) -> str:
+        target = os.readlink(place)
+        found.append(place)
+        return target
+
+    resolve(path, "/", readlink)
+    return found
 
 
 def mounts() -> tuple[str, ...]:
@@ -85,6 +99,7 @@ class Protection:
         narrow = [grant for grant in policy.write if not is_broad(grant)]  # the broad ones leave all this out
         if not narrow:
             return
+        self._check_links(policy, narrow)
         kernel = self.mounted()
         files = () if policy.writable_runtime else self._files()
         for grant in narrow:
@@ -109,6 +124,23 @@ class Protection:
         found = [path for runtime in self.runtimes for path in runtime.files]
         found += [os.path.realpath(tree) for tree in LIBRARY_TREES]
         return tuple(dict.fromkeys([*found, *LOADER_FILES]))
+
+    @staticmethod
+    def _check_links(policy: Policy, narrow: list[Grant]) -> None:
+        """Refuse grants through a link that the program may replace: an earlier run would choose what is granted.
+
+        A link's own spelling in the grant that goes through it doesn't count: no link can be put there (the broker).
+        """
+        written = Matcher([grant.replace(paths=grant.paths[:1]) for grant in narrow])
+        for grant in (*policy.read, *policy.write):
+            for path in grant.paths[1:]:
+                for link in links_on(path):
+                    if written.matches(link):
+                        message = (
+                            f"{grant.origin}: {grant.text!r} is refused: it goes through the link {link}, which the "
+                            f"program may write; grant {grant.paths[0]}"
+                        )
+                        raise PolicyError(message)
 
     @staticmethod
     def _check(grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:

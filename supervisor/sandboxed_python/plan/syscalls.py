@@ -314,6 +314,9 @@ _CLONE_SPAWN = uapi.CLONE_VM | uapi.CLONE_VFORK
 
 _OWN = "pid 0, the caller: the kernel's own check is only the same user, which is the supervisor too"
 _NO_SET_ID = "no set-user-id or set-group-id bit, whatever the grant: the file would outlive the sandbox"
+_INNER = (
+    "what the supervisor does for the program would not obey a further domain; better none than one that seems to hold"
+)
 _META = "path metadata: Landlock has no right for it; a notifying filter guards it where the policy needs that"
 _META_FD = "metadata of an open file; a notifying filter guards it where the policy needs that"
 _NAMES = "Landlock decides by the directories"
@@ -767,9 +770,9 @@ CALLS: tuple[Call, ...] = (
     _free("capget", "reads"),
     _free("capset", "only within the permitted set, which is cut"),
     # Further restrictions by the program itself.
-    _free("landlock_create_ruleset", "a further domain only takes away"),
-    _free("landlock_add_rule", "a further domain only takes away"),
-    _free("landlock_restrict_self", "a further domain only takes away"),
+    _never("landlock_create_ruleset", _INNER, ENOSYS),
+    _never("landlock_add_rule", _INNER, ENOSYS),
+    _never("landlock_restrict_self", _INNER, ENOSYS),
     Call(
         name="seccomp",
         reason="of all filters the strictest answer counts, so a further one can refuse, fake or kill, but never let "
