@@ -241,12 +241,16 @@ def test_prefixes_and_names_to_come(tmp_path: pathlib.Path) -> None:
 
 
 def test_moving_a_folder_gives_no_rights(tmp_path: pathlib.Path) -> None:
-    """A folder that is granted as a name only may not take what is in it to where it would be granted."""
-    folder, whole, target = tmp_path / "folder", tmp_path / "whole", tmp_path / "target"
-    for made in (folder, whole, target):
+    """A folder that is granted as a name only may not take what is in it to where it would be granted.
+
+    A granted folder itself stays where it is, like a mount point.
+    """
+    folder, root, target = tmp_path / "folder", tmp_path / "root", tmp_path / "target"
+    whole = root / "whole"
+    for made in (folder, root, whole, target):
         made.mkdir()
         (made / "secret").write_text("")
-    places = (*grant(folder, kind="path"), *grant(whole), *grant(target), *grant(tmp_path / "file", kind="path"))
+    places = (*grant(folder, kind="path"), *grant(root), *grant(target), *grant(tmp_path / "file", kind="path"))
     (tmp_path / "file").write_text("")
 
     def work() -> list[Any]:
@@ -255,10 +259,14 @@ def test_moving_a_folder_gives_no_rights(tmp_path: pathlib.Path) -> None:
             outcome(lambda: os.rename(whole, target / "moved")),
             outcome(lambda: os.rename(tmp_path / "file", target / "file")),
             outcome(lambda: os.rename(target / "moved", folder)),
+            outcome(lambda: os.rename(root, target / "root")),
+            outcome(lambda: os.rmdir(root)),
         ]
 
     got = serve(policy(places, places), work).value
-    assert got == [Refused(errno.EXDEV), None, None, Refused(errno.ENOTEMPTY)]
+    busy = Refused(errno.EBUSY)
+    assert got == [Refused(errno.EXDEV), None, None, Refused(errno.ENOTEMPTY), busy, busy]
+    assert root.exists()
     assert (folder / "secret").exists()
 
 

@@ -144,6 +144,8 @@ class Broken:
     """A policy that fails."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in {"read", "write"}:
+            return ()
         if name in {"reader", "readable", "writable", "statable"}:
             return self
         raise RuntimeError(name)

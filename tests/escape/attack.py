@@ -309,6 +309,7 @@ def make(name: str) -> Iterator[Attacker]:
 
 # Environments
 
+
 def environment(attacker: Attacker, *path_entries: str) -> tuple[list[str], str]:
     """Make a virtual environment of his own in ``home/venv`` that sees our package; return the command and its folder."""
     facts = attacker.run(
@@ -322,11 +323,12 @@ def environment(attacker: Attacker, *path_entries: str) -> tuple[list[str], str]
     os.symlink(real, f"{home}/bin/python3")
     os.symlink("python3", f"{home}/bin/{version}")
     attacker.put("venv/pyvenv.cfg", f"home = {os.path.dirname(real)}\ninclude-system-site-packages = false\n")
-    attacker.put(f"venv/lib/{version}/site-packages/own.pth", "\n".join([os.path.dirname(PACKAGE), *path_entries]) + "\n")
+    attacker.put(
+        f"venv/lib/{version}/site-packages/own.pth", "\n".join([os.path.dirname(PACKAGE), *path_entries]) + "\n"
+    )
     shutil.copy(COMMAND, f"{home}/bin/sandboxed-python")
     attacker.own(home)
     return [f"{home}/bin/sandboxed-python"], site
-
 
 
 # Machine code

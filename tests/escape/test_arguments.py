@@ -25,7 +25,9 @@ def words_that_grant(attacker: Attacker) -> list[str]:
     return ["--allow-fs-read=*", "--allow-fs-read", attacker.home, "--no-permission", "--policy", "docker-entrypoint"]
 
 
-@pytest.mark.parametrize("after", [["-c"], ["-Ic"], ["-m"], ["script"], ["--", "script"], ["folder"], ["-"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "after", [["-c"], ["-Ic"], ["-m"], ["script"], ["--", "script"], ["folder"], ["-"]], ids=" ".join
+)
 def test_after_the_target_everything_is_the_programs(attacker: Attacker, after: list[str]) -> None:
     code = READ.format(secret=attacker.path("secret/data"))
     attacker.put("read/script.py", code)
@@ -97,7 +99,9 @@ def test_a_later_option_in_the_environment_widens_only_what_it_says(attacker: At
     code = READ.format(secret=attacker.path("secret/data"))
     for options in ("--no-permission", "-c", "script.py", "--allow-fs-read=read --", "-X", "'"):
         ended = attacker.run(
-            [*attacker.command, "--permission", "-c", code], env={"SANDBOXED_PYTHON_OPTIONS": options}, cwd=attacker.home
+            [*attacker.command, "--permission", "-c", code],
+            env={"SANDBOXED_PYTHON_OPTIONS": options},
+            cwd=attacker.home,
         )
         assert not leaked(ended), f"{options}: {ended.said}"
 

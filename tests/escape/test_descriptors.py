@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from tests.escape.attack import Attacker
 
-EVERY = "for fd in [*range(3, 100), 1023]:\n    try:\n        {use}\n    except OSError as error:\n        last = error\n"
+EVERY = (
+    "for fd in [*range(3, 100), 1023]:\n    try:\n        {use}\n    except OSError as error:\n        last = error\n"
+)
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ BODIES = {
     "/dev/shm": "put('/dev/shm/' + os.path.basename(HOME)); execute('/dev/shm/' + os.path.basename(HOME))",
 }
 
+
 def loader() -> str:
     found = [path for pattern in ("/lib64/ld-linux*.so.2", "/lib/ld-linux*.so.1") for path in glob.glob(pattern)]
     if not found:
@@ -166,5 +167,3 @@ def test_a_memory_file_does_run_without_the_sandbox(attacker: Attacker) -> None:
     code = STARTED_WITH.format(read=attacker.path("read"), write=attacker.path("write"))
     plain = attacker.plain(f"fd = os.memfd_create('x', 0); os.set_inheritable(fd, True)\n{code}")
     assert marked(attacker), plain.said
-
-

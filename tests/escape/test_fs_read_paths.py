@@ -108,8 +108,10 @@ def test_a_granted_folder_replaced(attacker: Attacker) -> None:
         "raw_read(DROP + '/data')",
         "call('linkat', -100, (DROP + '/data').encode(), -100, (WRITE + '/own').encode(), 0); raw_read(WRITE + '/own')",
         "call('renameat', -100, (DROP + '/data').encode(), -100, (WRITE + '/own').encode()); raw_read(WRITE + '/own')",
-        ("os.mkdir(DROP + '/in'); os.rename(DROP + '/data', DROP + '/in/data')\n"
-        "call('renameat', -100, (DROP + '/in').encode(), -100, (WRITE + '/in').encode()); raw_read(WRITE + '/in/data')"),
+        (
+            "os.mkdir(DROP + '/in'); os.rename(DROP + '/data', DROP + '/in/data')\n"
+            "call('renameat', -100, (DROP + '/in').encode(), -100, (WRITE + '/in').encode()); raw_read(WRITE + '/in/data')"
+        ),
         "print(os.pread(raw_open(DROP + '/data', os.O_RDWR), 99, 0).decode())",
     ],
     ids=["by its name", "hard link", "rename", "rename of its folder", "open for both"],

@@ -38,8 +38,7 @@ BODIES = {
     "overwrite": "os.write(raw_open(SECRET + '/data', os.O_WRONLY), b'!')",
     "overwrite in a read grant": "os.write(raw_open(READ + '/data', os.O_RDWR), b'!')",
     "append": "os.write(raw_open(READ + '/data', os.O_WRONLY | os.O_APPEND), b'!')",
-    "reopen for writing": "fd = raw_open(READ + '/data')\n"
-    "os.write(raw_open(f'/proc/self/fd/{fd}', os.O_WRONLY), b'!')",
+    "reopen for writing": "fd = raw_open(READ + '/data')\nos.write(raw_open(f'/proc/self/fd/{fd}', os.O_WRONLY), b'!')",
     "map for writing": "fd = raw_open(READ + '/data', os.O_RDWR)\nctypes.memset(mapped(1, 3, 1, fd), 33, 1)",
     "truncate": "call('truncate', (SECRET + '/data').encode(), 0)",
     "truncate in a read grant": "call('truncate', (READ + '/data').encode(), 0)",

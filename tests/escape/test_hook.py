@@ -118,6 +118,8 @@ names = {k: globals()[k] for k in ('HOME', 'READ', 'WRITE', 'SECRET')}
 interpreters.run_string(one, f'import os, sys\\nglobals().update({names!r})\\n' + MISCHIEF + '\\nmischief()')
 """,
 }
+
+
 def harm(attacker: Attacker) -> Callable[[Finished], bool]:
     """Return what looks for any of it."""
 

@@ -31,16 +31,12 @@ def elsewhere() -> str:
 
 @pytest.mark.parametrize("flags", [USER, USER | MOUNT, USER | NET, USER | PID, USER | UTS, USER | IPC, USER | TIME])
 def test_unshare(attacker: Attacker, flags: int) -> None:
-    attacker.must_fail(
-        f"print(attempt('unshare', {flags}))", *FLAGS, harm=lambda ended: "did" in ended.stdout
-    )
+    attacker.must_fail(f"print(attempt('unshare', {flags}))", *FLAGS, harm=lambda ended: "did" in ended.stdout)
 
 
 @pytest.mark.parametrize("flags", [MOUNT, UTS, IPC, PID, NET, GROUP, TIME])
 def test_unshare_as_root(superuser: Attacker, flags: int) -> None:
-    superuser.must_fail(
-        f"print(attempt('unshare', {flags}))", *FLAGS, harm=lambda ended: "did" in ended.stdout
-    )
+    superuser.must_fail(f"print(attempt('unshare', {flags}))", *FLAGS, harm=lambda ended: "did" in ended.stdout)
 
 
 @pytest.mark.parametrize("flags", [USER, USER | MOUNT, USER | NET, USER | PID])
@@ -119,9 +115,7 @@ MOUNTS = {
 
 @pytest.mark.parametrize("body", MOUNTS.values(), ids=MOUNTS)
 def test_mounts(superuser: Attacker, body: str) -> None:
-    superuser.must_fail(
-        body, *FLAGS, harm=leaked, around=[tool("unshare"), "-m", "--propagation", "private"]
-    )
+    superuser.must_fail(body, *FLAGS, harm=leaked, around=[tool("unshare"), "-m", "--propagation", "private"])
 
 
 @pytest.mark.parametrize(
@@ -133,8 +127,10 @@ def test_mounts(superuser: Attacker, body: str) -> None:
         "call('fspick', -100, b'/', 0); print('MOUNTED')",
         "import struct; call('mount_setattr', -100, HOME.encode(), 0, struct.pack('QQQQ', 0, 0, 0, 0), 32); print('MOUNTED')",
         "call('mount', 0, b'/', 0, 0x40000, 0); call('umount2', b'/proc', 2); print('MOUNTED')",
-        ("import struct; ids = ctypes.create_string_buffer(800)\n"
-        "call('listmount', struct.pack('IIQQQ', 32, 0, 2**64 - 1, 0, 0), ids, 100, 0); print('MOUNTED')"),
+        (
+            "import struct; ids = ctypes.create_string_buffer(800)\n"
+            "call('listmount', struct.pack('IIQQQ', 32, 0, 2**64 - 1, 0, 0), ids, 100, 0); print('MOUNTED')"
+        ),
     ],
     ids=["tmpfs", "proc", "fsmount", "fspick", "mount_setattr", "umount2", "listmount"],
 )

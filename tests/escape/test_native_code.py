@@ -71,7 +71,9 @@ def test_loading_with_another_flag(attacker: Attacker, flag: str) -> None:
 def loading(attacker: Attacker, body: str, *flags: str) -> None:
     """Check that the library's own code doesn't run."""
     if "load_extension" in body:
-        probe = attacker.run([attacker.python, "-c", "import sqlite3; sqlite3.connect(':memory:').enable_load_extension"])
+        probe = attacker.run(
+            [attacker.python, "-c", "import sqlite3; sqlite3.connect(':memory:').enable_load_extension"]
+        )
         if probe.code:
             pytest.skip("needs a Python whose sqlite3 loads extensions; found one built without")
     attacker.must_fail(
@@ -102,7 +104,9 @@ MEMORY = {
 
 def libc() -> str:
     """Return a library of the system, with all links resolved."""
-    known = [f"{folder}/libc.so.6" for folder in (*glob.glob("/lib/*-linux-gnu"), "/lib64", "/usr/lib64", "/lib", "/usr/lib")]
+    known = [
+        f"{folder}/libc.so.6" for folder in (*glob.glob("/lib/*-linux-gnu"), "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+    ]
     found = next((path for path in known if os.path.exists(path)), None)
     if found is None:
         pytest.skip(f"needs glibc; found none of {known}")
@@ -123,8 +127,7 @@ def test_executable_memory(attacker: Attacker, body: str) -> None:
     if "FOREIGN" in body and not foreign:
         pytest.skip(f"needs an extension module in site-packages; found none in {site}")
     attacker.must_fail(
-        f"LIBRARY, FOREIGN = {libc()!r}, {(foreign or [''])[0]!r}\n"
-        f"import mmap\nprint('bytes', len({body}))",
+        f"LIBRARY, FOREIGN = {libc()!r}, {(foreign or [''])[0]!r}\nimport mmap\nprint('bytes', len({body}))",
         harm=lambda ended: "bytes" in ended.stdout,
     )
 

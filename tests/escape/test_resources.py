@@ -25,8 +25,7 @@ BODIES = {
     "prlimit, id with more bits": "import struct; call('prlimit64', PID | 1 << 32, 7, struct.pack('QQ', 64, 64), 0)",
     "sched_setaffinity": "call('sched_setaffinity', PID, 8, (1).to_bytes(8, 'little'))",
     "sched_setscheduler": "call('sched_setscheduler', PID, 3, bytes(4))",
-    "sched_setattr": "import struct\n"
-    "call('sched_setattr', PID, struct.pack('IIQiIQQQ', 48, 3, 0, 0, 0, 0, 0, 0), 0)",
+    "sched_setattr": "import struct\ncall('sched_setattr', PID, struct.pack('IIQiIQQQ', 48, 3, 0, 0, 0, 0, 0, 0), 0)",
     "setpriority": "call('setpriority', 0, PID, 7)",
     "setpriority of its group": "call('setpriority', 1, os.getpgid(PID), 7)",
     "ioprio_set": "call('ioprio_set', 1, PID, 3 << 13)",

@@ -92,8 +92,10 @@ def test_another_process_by_a_timer(attacker: Attacker) -> None:
     "body",
     [
         "import subprocess; subprocess.run(['sh', '-c', f'kill -9 {PID}'], stderr=2)",
-        ("import time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(0.1); os.kill(PID, 9); os._exit(0)\n"
-        "    os._exit(0)\nos.wait(); time.sleep(0.3)"),
+        (
+            "import time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(0.1); os.kill(PID, 9); os._exit(0)\n"
+            "    os._exit(0)\nos.wait(); time.sleep(0.3)"
+        ),
     ],
     ids=["another program", "an orphan"],
 )

@@ -173,7 +173,9 @@ def test_the_interpreter_of_the_python_option(attacker: Attacker) -> None:
     secret = attacker.path("secret")
     for name in ("sitecustomize", "usercustomize"):
         attacker.put(f"{site[len(attacker.home) + 1 :]}/{name}.py", PLANTED.format(secret=secret, name=name))
-    attacker.put(f"{site[len(attacker.home) + 1 :]}/evil.pth", f"import os; open({secret!r} + '/ran-pth', 'w').close()\n")
+    attacker.put(
+        f"{site[len(attacker.home) + 1 :]}/evil.pth", f"import os; open({secret!r} + '/ran-pth', 'w').close()\n"
+    )
     python = attacker.path("venv/bin/python3")
     plain = attacker.run([python, "-c", "pass"])
     assert ran(attacker) == ["ran-pth", "ran-sitecustomize"], plain.said
@@ -262,11 +264,15 @@ def test_a_write_grant_over_the_zip_on_the_path(attacker: Attacker) -> None:
     assert refused(ended), ended.said
 
 
-@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": "."}, {"PYTHONNOUSERSITE": "1"}], ids=["", "isolated", "no user site"])
+@pytest.mark.parametrize(
+    "env", [{}, {"PYTHONPATH": "."}, {"PYTHONNOUSERSITE": "1"}], ids=["", "isolated", "no user site"]
+)
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_write_grant_over_the_users_site_packages(attacker: Attacker, exists: bool, env: dict[str, str]) -> None:  # noqa: FBT001
     """Outside of virtual environments; also where this start doesn't use them: the next one may."""
-    real = attacker.run([attacker.python, "-c", "import os, sys; print(os.path.realpath(sys.executable))"]).stdout.strip()
+    real = attacker.run(
+        [attacker.python, "-c", "import os, sys; print(os.path.realpath(sys.executable))"]
+    ).stdout.strip()
     with open(COMMAND) as file:
         text = file.read()
     launcher = attacker.put("launcher.py", f"import sys; sys.path.append({os.path.dirname(PACKAGE)!r})\n" + text)
@@ -313,7 +319,17 @@ def test_everything_leaves_the_supervisor_out(attacker: Attacker, grant: str) ->
 
 @pytest.mark.parametrize(
     "grant",
-    ["/proc", "/proc/self/", "/proc/self/mem", "/sys/", "/sys/kernel", "/dev", "/dev/mem", "/dev/sda", "/proc/sys/kernel/*"],
+    [
+        "/proc",
+        "/proc/self/",
+        "/proc/self/mem",
+        "/sys/",
+        "/sys/kernel",
+        "/dev",
+        "/dev/mem",
+        "/dev/sda",
+        "/proc/sys/kernel/*",
+    ],
 )
 def test_the_kernels_own_trees_by_name(attacker: Attacker, grant: str) -> None:
     ended = attacker.run([*attacker.command, "--permission", f"--allow-fs-write={grant}", "-c", "print('inside')"])
@@ -322,5 +338,7 @@ def test_the_kernels_own_trees_by_name(attacker: Attacker, grant: str) -> None:
 
 def test_the_kernels_own_trees_by_a_link(attacker: Attacker) -> None:
     os.symlink("/proc/self", attacker.path("write/link"))
-    ended = attacker.run([*attacker.command, "--permission", f"--allow-fs-write={attacker.path('write/link')}/", "-c", "pass"])
+    ended = attacker.run(
+        [*attacker.command, "--permission", f"--allow-fs-write={attacker.path('write/link')}/", "-c", "pass"]
+    )
     assert refused(ended), ended.said

@@ -80,6 +80,8 @@ def test_commands_of_consoles(attacker: Attacker, command: int) -> None:
 
 def test_the_twin(attacker: Attacker) -> None:
     """A terminal can be used: its size, its modes, its name."""
-    body = "import termios, tty; tty.setraw(0); print(os.isatty(0), os.get_terminal_size(0)[0] >= 0, os.tcgetpgrp(0) > 0)"
+    body = (
+        "import termios, tty; tty.setraw(0); print(os.isatty(0), os.get_terminal_size(0)[0] >= 0, os.tcgetpgrp(0) > 0)"
+    )
     _, said = typed(attacker, body, confined=True)
     assert "True True True" in said, said

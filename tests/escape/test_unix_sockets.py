@@ -187,6 +187,9 @@ def test_races(attacker: Attacker, services: Services, name: str) -> None:
 def test_the_twin(attacker: Attacker, services: Services) -> None:
     services.start()
     confined = attacker.confined(
-        f"{HEAD}connect(SECRET + '/stream')", "--allow-ffi", "--allow-net", f"--allow-fs-write={attacker.path('secret')}/"
+        f"{HEAD}connect(SECRET + '/stream')",
+        "--allow-ffi",
+        "--allow-net",
+        f"--allow-fs-write={attacker.path('secret')}/",
     )
     assert services.reached(confined), confined.said

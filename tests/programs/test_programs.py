@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pathlib
 
 # What pip looks at on the machine it runs on.
-ABOUT_THE_MACHINE = "/etc/os-release,/etc/debian_version,/etc/lsb-release,/etc/redhat-release,/etc/passwd,/etc/mime.types"
+ABOUT_THE_MACHINE = (
+    "/etc/os-release,/etc/debian_version,/etc/lsb-release,/etc/redhat-release,/etc/passwd,/etc/mime.types"
+)
 
 
 def test_modules_of_the_standard_library(sandbox: support.Run) -> None:

@@ -33,7 +33,9 @@ RAW = {
     "clone": "if call('clone', 17, 0, 0, 0, 0) == 0:\n    " + MAKE + "; os._exit(0)\nos.wait()",
     "clone as vfork does": "if call('clone', 0x4000 | 17, 0, 0, 0, 0) == 0:\n    " + MAKE + "; os._exit(0)\nos.wait()",
     "clone, high bits": "if call('clone', 1 << 40 | 17, 0, 0, 0, 0) == 0:\n    " + MAKE + "; os._exit(0)\nos.wait()",
-    "clone without a signal": "if call('clone', 0, 0, 0, 0, 0) == 0:\n    " + MAKE + "; os._exit(0)\nimport time; time.sleep(0.2)",
+    "clone without a signal": "if call('clone', 0, 0, 0, 0, 0) == 0:\n    "
+    + MAKE
+    + "; os._exit(0)\nimport time; time.sleep(0.2)",
     "libc's fork": "if libc.fork() == 0:\n    " + MAKE + "; os._exit(0)\nos.wait()",
     "libc's system": "libc.system(f'touch {WRITE}/child'.encode())",
     "libc's popen": "libc.popen.restype = ctypes.c_void_p; libc.pclose.argtypes = [ctypes.c_void_p]\n"
@@ -105,6 +107,4 @@ def test_torn_out(attacker: Attacker) -> None:
 
 def test_exec_when_the_start_was_an_exec(attacker: Attacker) -> None:
     """The supervisor lets one execve through, its own: the program gets none."""
-    attacker.must_fail(
-        RAW["execve"], "--allow-ffi", "-I", harm=lambda _: attacker.exists("write/child")
-    )
+    attacker.must_fail(RAW["execve"], "--allow-ffi", "-I", harm=lambda _: attacker.exists("write/child"))

@@ -79,7 +79,9 @@ def test_clone3(attacker: Attacker) -> None:
 def test_memory_shared_between_processes(attacker: Attacker) -> None:
     """CLONE_VM without a thread and without waiting would be a thread by another name."""
     for flags in (0x100 | 17, 0x500 | 17, 0x400 | 17, 0x200 | 17, 0x800 | 0x100 | 17):
-        denied = attacker.confined(f"print(attempt('clone', {flags}, 0, 0, 0, 0))", "--allow-ffi", "--allow-child-process")
+        denied = attacker.confined(
+            f"print(attempt('clone', {flags}, 0, 0, 0, 0))", "--allow-ffi", "--allow-child-process"
+        )
         assert "EPERM" in denied.stdout, denied.said
 
 

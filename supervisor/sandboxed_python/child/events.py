@@ -11,6 +11,7 @@ import os
 import sys
 
 from sandboxed_python.policy.patterns import resolve
+from sandboxed_python.policy.table import WASM_RUNTIMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,15 @@ def _import(judge: Judge, _row: Any, arguments: Any) -> Denial:
     folder = _dirname(path)
     if folder in judge.own or resolve(folder or ".", _getcwd(), _readlink) in judge.own:
         return None
-    return judge.refusal("addon", path)
+    return None if _is_runtime(judge, path) else judge.refusal("addon", path)
+
+
+def _is_runtime(judge: Judge, path: object) -> bool:
+    """Tell whether a library is one of a WASM runtime's that --allow-wasi lets in."""
+    if not isinstance(path, (str, bytes)) or not judge.policy.granted("wasi"):
+        return False
+    text = _fsdecode(path)
+    return any(part in text for part in WASM_RUNTIMES)
 
 
 def _thread(judge: Judge, _row: Any, _arguments: Any) -> Denial:
@@ -115,11 +124,15 @@ def _thread(judge: Judge, _row: Any, _arguments: Any) -> Denial:
 
 def _dlopen(judge: Judge, _row: Any, arguments: Any) -> Denial:
     """Open a library: ctypes opens the process itself while it is imported."""
-    return None if arguments[0] is None or judge.preloading else judge.refusal("ffi")
+    if arguments[0] is None or judge.preloading or _is_runtime(judge, arguments[0]):
+        return None
+    return judge.refusal("ffi")
 
 
 def _dlsym(judge: Judge, _row: Any, arguments: Any) -> Denial:
-    return None if arguments[1] in _CTYPES_OWN else judge.refusal("ffi")
+    if arguments[1] in _CTYPES_OWN or _is_runtime(judge, getattr(arguments[0], "_name", None)):
+        return None
+    return judge.refusal("ffi")
 
 
 def _system(judge: Judge, _row: Any, _arguments: Any) -> Denial:

@@ -16,6 +16,7 @@ from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.plan.protect import Protection
 from sandboxed_python.policy.model import is_broad
+from sandboxed_python.policy.table import WASM_RUNTIMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths) -> MapG
         trees=tuple(dict.fromkeys(place for path in trees if (place := real.of(path)))),
         files=tuple(dict.fromkeys(files)),
         banned=("/site-packages/", "/dist-packages/", "/lib-dynload/_test", "/lib-dynload/_xx", "/lib-dynload/xx"),
-        open_to=("/site-packages/wasmtime/", "/site-packages/wasmer") if policy.granted("wasi") else (),
+        open_to=WASM_RUNTIMES if policy.granted("wasi") else (),
     )
 
 

@@ -106,3 +106,6 @@ SWITCHES: frozenset[str] = frozenset(row.scope for row in PERMISSIONS if row.kin
 FS_SCOPE = "fs"
 FS_NAME = "FileSystem"
 FS_FLAG = "--allow-fs-read and --allow-fs-write"
+
+# Parts of the paths of the native libraries that --allow-wasi lets in.
+WASM_RUNTIMES = ("/site-packages/wasmtime/", "/site-packages/wasmer")
