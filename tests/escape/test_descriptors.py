@@ -34,7 +34,7 @@ def given(attacker: Attacker) -> Iterator[list[int]]:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("at", [3, 9, 10, 77, 1023])
+@pytest.mark.parametrize("at", [3, 1023])
 def test_an_inherited_file(attacker: Attacker, at: int) -> None:
     """The shell is what puts it there: it stays open through every exec."""
     before = ["sh", "-c", (f"exec python3 -c 'import os, sys; os.dup2(os.open(sys.argv[1], 0), {at}); "

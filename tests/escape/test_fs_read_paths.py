@@ -98,7 +98,7 @@ def test_a_granted_folder_replaced(attacker: Attacker) -> None:
         "--allow-ffi",
         f"--allow-fs-read={attacker.path('write/granted')}/",
         harm=leaked,
-        prepare=lambda: os.mkdir(attacker.path("write/granted")) or attacker.own(attacker.path("write/granted")),
+        prepare=lambda: (os.mkdir(attacker.path("write/granted")), attacker.own(attacker.path("write/granted"))),
     )
 
 

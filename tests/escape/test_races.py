@@ -78,7 +78,7 @@ STEPS = {
     "remove": "call('unlinkat', -100, text, 0)",
     "make a folder": "call('mkdirat', -100, text, 0o700)",
     "rename out": "call('renameat', -100, text, -100, own)",
-    "link out": "call('linkat', -100, text, -100, own, 0)",
+    "link out": "os.path.lexists(own) and os.unlink(own); call('linkat', -100, text, -100, own, 0)",
     "attribute": "call('setxattr', text, b'user.attack', b'x', 1, 0)",
 }
 ROWS = [(step, "string") for step in STEPS] + [

@@ -85,7 +85,7 @@ def test_bits(attacker: Attacker, body: str) -> None:
         "--allow-ffi",
         "--allow-net",
         harm=lambda _: any(file.st_mode & (stat.S_ISUID | stat.S_ISGID) for file in files(attacker)),
-        prepare=lambda: attacker.put("read/setid", "", 0o755) and os.chmod(attacker.path("read/setid"), 0o4755),
+        prepare=lambda: (attacker.put("read/setid", "", 0o755), os.chmod(attacker.path("read/setid"), 0o4755)),
     )
 
 
@@ -96,7 +96,7 @@ def test_bits_by_another_program(attacker: Attacker) -> None:
         "subprocess.run(['cp', '-p', READ + '/setid', WRITE + '/copy'])",
         "--allow-child-process",
         harm=lambda _: any(file.st_mode & (stat.S_ISUID | stat.S_ISGID) for file in files(attacker)),
-        prepare=lambda: attacker.put("read/setid", "", 0o755) and os.chmod(attacker.path("read/setid"), 0o4755),
+        prepare=lambda: (attacker.put("read/setid", "", 0o755), os.chmod(attacker.path("read/setid"), 0o4755)),
     )
 
 

@@ -55,7 +55,7 @@ def test_reading(attacker: Attacker, name: str) -> None:
     denied = program(attacker, READS[name])
     check_refused(denied, "FileSystemRead", path)
     assert not leaked(denied), denied.said
-    for grant in (attacker.path("secret") + "/", path, "*"):
+    for grant in (attacker.path("secret") + "/", path, "*") if name == "open" else (path,):
         granted = program(attacker, READS[name], f"--allow-fs-read={grant}")
         check_ran(granted)
         assert leaked(granted), granted.said
@@ -78,7 +78,7 @@ def test_writing(attacker: Attacker, name: str) -> None:
     attacker.own(attacker.path("secret/empty"))
     before = snapshot(attacker.path("secret"))
     secret = attacker.path("secret")
-    for flags in ((), (f"--allow-fs-read={secret}/",)):
+    for flags in ((), (f"--allow-fs-read={secret}/",)) if name in ("create", "rename", "link") else ((),):
         denied = program(attacker, code, *flags)
         reads_first = name in ("rename", "link") and not flags
         permission = "FileSystemRead" if reads_first else "FileSystemWrite"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 
 from sandboxed_python.broker.judge import permits
 from sandboxed_python.broker.paths import BY_DESCRIPTOR, PATH_FLAGS, Place, find
@@ -291,8 +292,6 @@ def truncate(request: Request) -> Answer:
         return _INVALID
 
     def change(place: Place) -> None:
-        import resource
-
         limit = resource.prlimit(request.task, resource.RLIMIT_FSIZE)[0]
         if 0 <= limit < length and os.fstat(place.descriptor).st_size < length:
             raise OSError(errno.EFBIG, "")
