@@ -78,6 +78,12 @@ def files(attacker: Attacker) -> list[os.stat_result]:
     return [os.lstat(os.path.join(attacker.path("write"), name)) for name in os.listdir(attacker.path("write"))]
 
 
+def put_set_id(attacker: Attacker) -> None:
+    """Put a set-user-id file where it may be read."""
+    attacker.put("read/setid", "", 0o755)
+    os.chmod(attacker.path("read/setid"), 0o4755)
+
+
 @pytest.mark.parametrize("body", BITS.values(), ids=BITS)
 def test_bits(attacker: Attacker, body: str) -> None:
     attacker.must_fail(
@@ -85,7 +91,7 @@ def test_bits(attacker: Attacker, body: str) -> None:
         "--allow-ffi",
         "--allow-net",
         harm=lambda _: any(file.st_mode & (stat.S_ISUID | stat.S_ISGID) for file in files(attacker)),
-        prepare=lambda: (attacker.put("read/setid", "", 0o755), os.chmod(attacker.path("read/setid"), 0o4755)),
+        prepare=lambda: put_set_id(attacker),
     )
 
 
@@ -96,7 +102,7 @@ def test_bits_by_another_program(attacker: Attacker) -> None:
         "subprocess.run(['cp', '-p', READ + '/setid', WRITE + '/copy'])",
         "--allow-child-process",
         harm=lambda _: any(file.st_mode & (stat.S_ISUID | stat.S_ISGID) for file in files(attacker)),
-        prepare=lambda: (attacker.put("read/setid", "", 0o755), os.chmod(attacker.path("read/setid"), 0o4755)),
+        prepare=lambda: put_set_id(attacker),
     )
 
 

@@ -27,7 +27,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-PATIENCE = 20.0  # seconds; how long a terminal or a process may take on a busy machine
+PATIENCE = 40.0  # seconds; how long a terminal or a process may take on a busy machine
 MINORS = range(10, 15)
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 

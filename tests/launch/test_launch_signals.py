@@ -234,6 +234,20 @@ def test_an_ignored_hangup_stays_ignored() -> None:
         assert program.end().code == -signal.SIGUSR1
 
 
+@pytest.mark.parametrize(
+    ("ending", "code"), [("os.kill(os.getpid(), 15)", 143), ("os.kill(os.getpid(), 9)", 137), ("sys.exit(7)", 7)]
+)
+def test_as_the_first_process_of_a_container(ending: str, code: int) -> None:
+    """The kernel drops deadly signals that PID 1 sends to itself: the shell's code tells the signal then."""
+    unshare = [tool("unshare"), *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--pid", "--fork"]
+    with started([*unshare, "/bin/true"]) as program:
+        if program.end().code:
+            pytest.skip("needs unshare(2) of process ids; found that it is refused here")
+    with started([*unshare, *sandboxed("-c", f"import os, sys\nprint(os.getppid(), flush=True)\n{ending}")]) as program:
+        ended = program.end()
+    assert (ended.code, ended.stdout) == (code, "1\n"), ended.said
+
+
 # What is left behind
 
 
@@ -402,6 +416,19 @@ def test_a_pipeline_in_a_shell() -> None:
     with started([shell, "-c", script]) as program:
         ended = program.end()
     assert ended.stdout == "4\nyyy 1\n5\n6\n", ended.said
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [[], ["--allow-fs-read=/dev/tty", "--allow-fs-write=/dev/tty"], ["--allow-fs-read=*", "--allow-fs-write=*"]],
+)
+def test_a_password_is_not_shown(grants: list[str]) -> None:
+    with terminal(sandboxed(*grants, "-c", "import getpass; print(len(getpass.getpass()))")) as screen:
+        screen.expect("Password: ")
+        settle(next(child.pid for child in psutil.Process(screen.pid).children()))
+        screen.type("secret\n")
+        assert screen.end() == 0
+        assert screen.seen == "Password: \n6\n"
 
 
 # The prompt

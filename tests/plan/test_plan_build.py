@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxed_python.errors import PolicyError, UnsupportedError
@@ -476,6 +476,7 @@ PLANS = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(PLANS)
 def test_a_plan_survives_json_and_marshal(plan: Plan) -> None:
     import marshal

@@ -205,7 +205,7 @@ def test_rights_are_worded_in_groups(world: World) -> None:
     assert "/usr/bin: read, execute" in lines
     assert "/dev/null: read, write" in "\n".join(lines)
     strict = section(CASES["everything"].plan(world), "How it is enforced")
-    assert "/dev/tty: WRITE_FILE" in strict
+    assert "/dev/tty: WRITE_FILE, IOCTL_DEV" in strict
 
 
 def test_lines_stay_readable(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxed_python.kernel import landlock
-from sandboxed_python.kernel.landlock import EXECUTE, READ, WRITE, WRITE_FILE
+from sandboxed_python.kernel.landlock import EXECUTE, IOCTL_DEV, READ, WRITE, WRITE_FILE
 from sandboxed_python.plan.landlock import around, path_rules, within
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, Policy, is_broad
 from sandboxed_python.policy.patterns import Grant
@@ -179,6 +179,13 @@ def test_reading_everything_is_the_root() -> None:
     assert by_path(rules) == {"/": READ}
 
 
+@pytest.mark.parametrize(
+    ("path", "more"), [("/dev/tty", IOCTL_DEV), ("/dev/pts", IOCTL_DEV), ("/dev/pts/3", IOCTL_DEV), ("/dev/shm", 0)]
+)
+def test_granted_terminals_can_be_set(path: str, more: int) -> None:
+    assert by_path(path_rules(Policy(write=(tree(path),)), (), listing=nothing_there)) == {path: WRITE | more}
+
+
 def test_no_grants_no_rules() -> None:
     assert path_rules(Policy(), (), listing=nothing_there) == ()
     assert path_rules(Policy(scopes=frozenset(("net", "worker", "addon"))), (), listing=nothing_there) == ()
@@ -207,7 +214,7 @@ def test_writing_everything_leaves_out_the_kernel_and_the_runtime(grant: Grant) 
     policy = Policy(write=(grant,), protected=VENV)
     rules = by_path(path_rules(policy, (), listing=listing_of(WORLD, "/")))
     devices = {path: rules.pop(path) for path in OPEN_DEVICES}
-    assert set(devices.values()) == {WRITE_FILE}
+    assert devices == {"/dev/null": WRITE_FILE, "/dev/tty": WRITE_FILE | IOCTL_DEV}
     assert rules == dict.fromkeys(["/etc-made-up", "/home-made-up/me/work"], WRITE)
 
 

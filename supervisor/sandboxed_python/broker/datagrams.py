@@ -86,8 +86,12 @@ class Sender:
         return self.source.fileno() < 0 or bool(poll([self.source.fileno()], 0)[0] & uapi.POLLHUP)
 
     def close(self) -> None:
-        """Close both sockets."""
-        self.source.close()
+        """Close both sockets.
+
+        In a thread of its own: the caller may have sent descriptors there, and closing the last one of a file can take
+        as long as it likes (a TCP socket that lingers).
+        """
+        _thread.start_new_thread(self.source.close, ())
         self._target.close()
 
 

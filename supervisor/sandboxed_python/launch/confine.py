@@ -63,7 +63,7 @@ def make_ruleset(plan: Plan) -> int:
     handled = plan.ruleset.fs
     for rule in plan.rules:
         try:
-            descriptor = os.open(rule.path, uapi.O_PATH | os.O_CLOEXEC)
+            descriptor = open_in_place(rule.path)
         except OSError as error:
             if rule.optional or error.errno in (errno.ENOENT, errno.ENOTDIR):
                 continue  # nothing there to tie a rule to: denied
@@ -78,6 +78,16 @@ def make_ruleset(plan: Plan) -> int:
         finally:
             os.close(descriptor)
     return ruleset
+
+
+def open_in_place(path: str) -> int:
+    """Open a resolved path without following any link: one that came there since it was resolved was not granted.
+
+    Raises:
+        OSError: it can't be opened; ``ELOOP``: there is a link on the way now.
+    """
+    how = (uapi.O_PATH | os.O_CLOEXEC).to_bytes(8, "little") + bytes(8) + uapi.RESOLVE_NO_SYMLINKS.to_bytes(8, "little")
+    return syscall("openat2", uapi.AT_FDCWD & 0xFFFFFFFFFFFFFFFF, os.fsencode(path) + b"\0", how, len(how))
 
 
 def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, ...]) -> None:

@@ -77,7 +77,7 @@ def build(  # noqa: PLR0913
         protected=protection.left_out(policy, read),
     )
     ruleset, abi, missing = _ruleset(policy, support)
-    interpreter = () if fork else (os.path.realpath(runtime.executable), *LOADERS)
+    interpreter = () if fork else tuple(os.path.realpath(path) for path in (runtime.executable, *LOADERS))
     rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
     gate = map_gate(policy, runtime, implicit.RealPaths())
     parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 EXECUTABLE = frozenset((ENTRY, INTERPRETER))
 
 
+TERMINALS = ("/dev/tty", "/dev/pts")
+
+
 def within(path: str, tree: str) -> bool:
     """Tell whether a path is a tree or lies in it."""
     return tree in (path, "/") or path.startswith(tree + "/")
@@ -86,9 +89,10 @@ def path_rules(
             for path in _broad_places(grant, policy, listing):
                 add(path, landlock.WRITE, implicit=True)
             for path in sorted(OPEN_DEVICES):
-                add(path, landlock.WRITE_FILE, implicit=True)
+                add(path, landlock.WRITE_FILE | _ioctl(path), implicit=True)
         elif grant.kind in ("tree", "path"):
-            add(grant.paths[0], landlock.WRITE, grant.implicit)
+            path = grant.paths[0]
+            add(path, landlock.WRITE | _ioctl(path), grant.implicit)
     for grant in policy.read:
         for path in _read_places(grant):
             add(path, landlock.READ, grant.implicit)
@@ -113,6 +117,14 @@ def _executable(policy: Policy, programs: tuple[str, ...], listing: Listing) -> 
                 yield from around(tree, places, listing, prefixes)
     for tree in dict.fromkeys(os.path.realpath(tree) for tree in programs):
         yield from around(tree, places, listing, prefixes)
+
+
+def _ioctl(path: str) -> int:
+    """Return the right to device ioctls for terminals: without it ``getpass`` can't hide what is typed.
+
+    Which ioctls there are is the seccomp filter's matter: none of them types into the terminal.
+    """
+    return landlock.IOCTL_DEV if any(within(path, terminal) for terminal in TERMINALS) else 0
 
 
 def _read_places(grant: Grant) -> tuple[str, ...]:

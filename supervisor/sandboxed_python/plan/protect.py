@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.errors import PolicyError
-from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES
+from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES, PROGRAM_TREES
 from sandboxed_python.plan.landlock import within
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
 from sandboxed_python.policy.patterns import Matcher, resolve
@@ -122,7 +122,7 @@ class Protection:
 
     def _files(self) -> tuple[str, ...]:
         found = [path for runtime in self.runtimes for path in runtime.files]
-        found += [os.path.realpath(tree) for tree in LIBRARY_TREES]
+        found += [os.path.realpath(tree) for tree in (*LIBRARY_TREES, *PROGRAM_TREES)]
         return tuple(dict.fromkeys([*found, *LOADER_FILES]))
 
     @staticmethod
