@@ -10,7 +10,7 @@ import os
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request
-from sandboxed_python.kernel import landlock, notify, process, seccomp, uapi
+from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Broker:
             landlock=plan.abi >= 3,
             kernel_reads=readable,
             kernel_writes=writable,
-            identity="unknown" if process.get_capabilities()[1] else "fixed",
+            identity="fixed",  # the notified identity calls switch it
         )
         self.context.handlers = self._handlers()
         seccomp.set_sync_wake_up(listener)

@@ -67,7 +67,7 @@ def make_ruleset(plan: Plan) -> int:
         except OSError as error:
             if rule.optional or error.errno in (errno.ENOENT, errno.ENOTDIR):
                 continue  # nothing there to tie a rule to: denied
-            message = f"grant of {rule.path!r}: {error.strerror}"
+            message = f"grant of {rule.path!r}: {os.strerror(error.errno or 0)}"
             raise LaunchError(message) from error
         try:
             is_directory = os.stat(descriptor).st_mode & 0o170000 == 0o040000
