@@ -118,6 +118,25 @@ def test_the_program_cannot_change_its_options(attacker: Attacker) -> None:
     )
 
 
+MAKE = """
+for name in "new", "new2", "other", "ne", "data", "below/new":
+    try:
+        open(folder + "/" + name, "a").write("!")
+    except OSError:
+        pass
+"""
+
+
+def test_a_name_that_is_not_there_yet(attacker: Attacker) -> None:
+    """A grant of it is a grant of this name; never of its folder, nor of what begins like it."""
+    code = f"folder = {attacker.path('secret')!r}\n{MAKE}"
+    words = ["--permission", f"--allow-fs-write={attacker.path('secret/new')}", "-c", code]
+    ended = attacker.run([*attacker.command, *words])
+    assert sorted(os.listdir(attacker.path("secret"))) == ["data", "new"], ended.said
+    assert attacker.get("secret/data") == "this-is-the-secret", ended.said
+    assert attacker.get("secret/new") == "!", ended.said
+
+
 @pytest.mark.parametrize(
     ("grant", "name"),
     [

@@ -288,6 +288,21 @@ def test_torn_out(attacker: Attacker) -> None:
         outside.socket.close()
 
 
+def test_by_another_program(attacker: Attacker) -> None:
+    outside = Outside("tcp", "")
+    code = f"import socket; socket.create_connection({outside.address}, timeout=5)"
+    attack = f"import subprocess\nsubprocess.run([sys.executable, '-S', '-c', {code!r}], stderr=-3)"
+    try:
+        plain = attacker.plain(attack)
+        assert outside.reached(), plain.said
+        confined = attacker.confined(attack, "--allow-child-process")
+        assert not outside.reached(), confined.said
+        granted = attacker.confined(attack, "--allow-child-process", "--allow-net")
+        assert outside.reached(), granted.said
+    finally:
+        outside.socket.close()
+
+
 def test_a_pair_works(attacker: Attacker) -> None:
     """A channel inside the sandbox needs no flag."""
     code = "import socket; one, two = socket.socketpair(); one.sendall(b'hello'); print(two.recv(9))"
