@@ -2,9 +2,9 @@
 
 Runs in: both. Importing forty small modules costs more than running them: each is looked up, opened, checked and
 unmarshalled with its docstrings. An image is one file per half of a start with the same code, compiled from the same
-sources without docstrings, beside the ``.pyc`` files and by their rules: it is written where ``__pycache__`` can be
-written and PYTHONDONTWRITEBYTECODE is not set, by the first run that could have used it; it is used only while time and
-size of every source are what they were; without it everything is imported as usual.
+sources without docstrings and annotations of functions, beside the ``.pyc`` files and by their rules: it is written by
+the first run that could have used it, where ``__pycache__`` can be written and PYTHONDONTWRITEBYTECODE isn't set; it is
+used only while time and size of every source are what they were; without it everything is imported as usual.
 """
 
 from __future__ import annotations
@@ -16,41 +16,60 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, ModuleType
 
     Row = tuple[str, bool, int, int, CodeType]
+    Image = tuple[bytes, list[Row]]
 
-# In the order of their imports: a module comes after what it imports.
+# In the order of their imports: a module comes after what it imports. "" is the package itself.
 PARTS = {
     "start": (
-        "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide", "kernel",
-        "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe", "kernel.seccomp", "plan",
-        "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters", "plan.protect", "plan.build",
-        "launch", "launch.exits", "launch.session", "launch.confine", "child", "child.events", "child.raising",
-        "child.wrap", "child.hook", "child.permission", "child.runner", "child.boot", "launch.start", "cli", "cli.args",
-        "cli.main",
+        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
+        "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
+        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters",
+        "plan.protect", "plan.build", "launch", "launch.exits", "launch.session", "launch.confine", "child",
+        "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
+        "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "watch": (
-        "launch.supervise", "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths",
-        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change",
-        "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
+        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",
+        "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change", "broker.calls_names",
+        "broker.calls_open", "broker.gate", "broker.serve",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
-_PACKAGE = __name__.rpartition(".")[0]
-_missing: list[str] = []
+_PACKAGE = "sandboxed_python"
+_missing = {"start"}
 
 
 def load(part: str) -> None:
     """Put the modules of a part into ``sys.modules`` from their image; without a valid image, do nothing."""
-    rows = _read(part)
-    if rows is None:
-        _missing.append(part)
-        return
+    try:
+        with open(_file(part), "rb", 0) as file:
+            image: Image = marshal.loads(file.read())
+    except (OSError, ValueError, EOFError, TypeError):
+        image = b"", []
+    if _valid(part, image):
+        _missing.discard(part)
+        _load(image[1])
+    else:
+        _missing.add(part)
+
+
+def start(image: Image, this: ModuleType) -> None:
+    """Do the same for the part "start", which the command has read, and for this module, which comes from there."""
+    first = next((folder for folder in sys.path if os.path.isdir(f"{folder}/{_PACKAGE}")), "")
+    if f"{first}/{_PACKAGE}" == _FOLDER and _valid("start", image):  # the one that would be imported
+        _missing.discard("start")
+        sys.modules[this.__name__] = this
+        _load(image[1])
+
+
+def _load(rows: list[Row]) -> None:
     modules = sys.modules
     new_module = type(sys)
     for name, is_package, _time, _size, code in rows:
-        full = f"{_PACKAGE}.{name}"
+        full = f"{_PACKAGE}.{name}" if name else _PACKAGE
         if full in modules:
             continue
         module = new_module(full)
@@ -62,11 +81,12 @@ def load(part: str) -> None:
             names["__path__"] = [os.path.dirname(code.co_filename)]
         modules[full] = module
         exec(code, names)  # noqa: S102 - as an import does
-        setattr(modules[parent], last, module)
+        if parent:
+            setattr(modules[parent], last, module)
 
 
 def write_missing() -> None:
-    """Write all images if ``load`` has looked for one in vain, and this process may write beside the package."""
+    """Write all images if one was looked for in vain, and this process may write beside the package."""
     cache = f"{_FOLDER}/__pycache__"
     if not _missing or sys.dont_write_bytecode or not os.access(cache, os.W_OK):
         return
@@ -82,31 +102,31 @@ def _file(part: str) -> str:
 
 
 def _source(name: str) -> tuple[str, bool]:
-    path = f"{_FOLDER}/{name.replace('.', '/')}"
+    path = f"{_FOLDER}/{name.replace('.', '/')}" if name else _FOLDER
     return (f"{path}/__init__.py", True) if name in _PACKAGES else (f"{path}.py", False)
 
 
-_PACKAGES = frozenset(name for names in PARTS.values() for name in names if "." not in name) - {"errors", "frozen"}
+_PACKAGES = frozenset(name for names in PARTS.values() for name in names if "." not in name) - {
+    "errors",
+    "frozen",
+    "image",
+}
 
 
-def _read(part: str) -> list[Row] | None:
-    """Return the rows of an image, or None if there is none that fits these sources and this interpreter."""
+def _valid(part: str, image: Image) -> bool:
+    """Tell whether an image was made for this interpreter and from these sources."""
     try:
-        with open(_file(part), "rb", 0) as file:
-            data = file.read()
-        if data[:4] != _frozen_importlib_external.MAGIC_NUMBER:
-            return None
-        rows: list[Row] = marshal.loads(data[4:])
-        if tuple([row[0] for row in rows]) != PARTS[part]:
-            return None
+        magic, rows = image
+        if magic != _frozen_importlib_external.MAGIC_NUMBER or tuple([row[0] for row in rows]) != PARTS[part]:
+            return False
         for name, _is_package, changed, size, code in rows:
             source, _ = _source(name)
             found = os.stat(source)
             if found.st_mtime_ns != changed or found.st_size != size or code.co_filename != source:
-                return None
-    except (OSError, ValueError, EOFError, TypeError):
-        return None
-    return rows
+                return False
+    except (OSError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _write(part: str) -> None:
@@ -116,10 +136,32 @@ def _write(part: str) -> None:
         with open(source, "rb") as file:
             found = os.stat(file.fileno())
             text = file.read()
-        code = compile(text, source, "exec", dont_inherit=True, optimize=2)
-        rows.append((name, is_package, found.st_mtime_ns, found.st_size, code))
-    data = _frozen_importlib_external.MAGIC_NUMBER + marshal.dumps(rows)
+        rows.append((name, is_package, found.st_mtime_ns, found.st_size, _compile(text, source)))
+    data = marshal.dumps((_frozen_importlib_external.MAGIC_NUMBER, rows))
     temporary = f"{_file(part)}.{os.getpid()}"
     with open(temporary, "xb") as file:
         file.write(data)
     os.replace(temporary, _file(part))
+
+
+def _compile(text: bytes, source: str) -> CodeType:
+    """Compile a module without what only readers need. Annotations of classes stay: they are ``Frozen``'s fields."""
+    import __future__
+
+    import ast
+
+    tree = ast.parse(text, source)
+    # The flag says the same, and loads no module.
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+            arguments = node.args
+            for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+                argument.annotation = None
+            for rest in (arguments.vararg, arguments.kwarg):
+                if rest is not None:
+                    rest.annotation = None
+    flags = __future__.annotations.compiler_flag
+    code: CodeType = compile(tree, source, "exec", flags, dont_inherit=True, optimize=2)
+    return code

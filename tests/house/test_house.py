@@ -28,7 +28,19 @@ SLOW = frozenset(
 )
 # What a run may load of the standard library, beside what plain python loads.
 STANDARD = frozenset(
-    ("__future__", "_ctypes", "_signal", "_struct", "errno", "gc", "itertools", "marshal", "resource", "struct"),
+    (
+        "__future__",
+        "_ctypes",
+        "atexit",
+        "_signal",
+        "_struct",
+        "errno",
+        "gc",
+        "itertools",
+        "marshal",
+        "resource",
+        "struct",
+    ),
 )
 # Rooms and modules on the way from the command to the program's first line.
 HOT = ("policy/table", "policy/patterns", "policy/model", "policy/decide", "kernel/", "plan/model", "plan/build",

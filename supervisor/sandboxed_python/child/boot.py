@@ -8,10 +8,13 @@ from __future__ import annotations
 import gc
 import sys
 
-from sandboxed_python.child import hook, permission, runner
+from sandboxed_python.child import ending, hook, permission, runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
     from sandboxed_python.policy.model import Policy
 
 
@@ -23,9 +26,19 @@ class Program:
         guarded: the kernel itself refuses metadata of what isn't granted.
         judge: judges events for the hook.
         start: how the program is found; see ``runner.Start``.
+        ending: how it may end, in a fork; None: as any interpreter.
     """
 
-    def __init__(self, policy: Policy, kind: str, target: str, *, guarded: bool) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        policy: Policy,
+        kind: str,
+        target: str,
+        *,
+        guarded: bool,
+        baseline: frozenset[str] | None = None,
+        compiler: Callable[[bytes, str], CodeType] | None = None,
+    ) -> None:
         """Look at what will be needed.
 
         Args:
@@ -33,11 +46,14 @@ class Program:
             kind: ``"script"``, ``"module"``, ``"code"``, ``"stdin"`` or ``"path"``.
             target: the script, module, code or path, as given.
             guarded: the kernel itself refuses metadata of what isn't granted.
+            baseline: in a fork, the modules that a plain interpreter has loaded at this point.
+            compiler: see ``runner.Start``.
         """
         self.policy = policy
         self.guarded = guarded
         self.judge = hook.Judge(policy, guarded=guarded)
-        self.start = runner.Start(kind, target, read=policy.entrypoint)
+        self.start = runner.Start(kind, target, read=policy.entrypoint, compiler=compiler)
+        self.ending = ending.Ending(baseline) if baseline is not None else None
 
 
 def run(program: Program, argv: list[str], *, options: list[str], baseline: frozenset[str]) -> None:
@@ -56,8 +72,12 @@ def run(program: Program, argv: list[str], *, options: list[str], baseline: froz
     permission.install(program.policy)
     hook.install(program.policy, guarded=program.guarded, judge=program.judge)
     forget(baseline)
+    if program.ending is not None:
+        program.ending.begin()
     gc.enable()
     runner.run(program.start, argv, options)
+    if program.ending is not None:
+        program.ending.end(program.judge)
 
 
 def forget(baseline: frozenset[str]) -> None:

@@ -118,6 +118,11 @@ def _is_runtime(judge: Judge, path: object) -> bool:
     return any(part in text for part in WASM_RUNTIMES)
 
 
+def _audit_hook(judge: Judge, _row: Any, _arguments: Any) -> Denial:
+    judge.heard = True
+    return None
+
+
 def _thread(judge: Judge, _row: Any, _arguments: Any) -> Denial:
     return judge.thread_denial()
 
@@ -233,6 +238,7 @@ EVENTS: dict[str, tuple[str, Callable[[Judge, Any, Any], Denial], Any]] = {
     "os.system": ("child", _system, None),
     "pty.spawn": ("child", _pty_spawn, None),
     "subprocess.Popen": ("child", _switch, ("child", 0)),
+    "sys.addaudithook": ("", _audit_hook, None),
     "_thread.start_joinable_thread": ("worker", _thread, None),
     "_thread.start_new_thread": ("worker", _thread, None),
     "import": ("addon", _import, None),

@@ -49,6 +49,7 @@ class Judge:
         own: the folder of the interpreter's own extension modules, as spelled and resolved.
         preloading: the judge itself is loading libraries.
         closing: the judge itself is importing what makes subinterpreters.
+        heard: the program has added an audit hook.
     """
 
     def __init__(self, policy: Policy, *, guarded: bool) -> None:
@@ -58,7 +59,7 @@ class Judge:
         self.slot = JudgingSlot()
         self.seen: set[Any] = set()
         self.folders: dict[str, str] = {}
-        self.preloaded = self.preloading = self.closing = False
+        self.preloaded = self.preloading = self.closing = self.heard = False
         self.own = [path for path in sys.path if path.endswith("/lib-dynload")][:1]
         self.own += [resolve(path, "/", _readlink) for path in self.own]
         self.runtime = tuple(
@@ -281,4 +282,5 @@ def install(policy: Policy, *, guarded: bool, judge: Judge | None = None) -> Non
 
     sys.addaudithook(hook)
     sys.addaudithook(raiser.hook)
+    judge.heard = False  # that was the second of ours
     wrap.install(judge, guarded=guarded)

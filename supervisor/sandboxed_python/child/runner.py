@@ -32,12 +32,16 @@ class Start:
         target: the script, module, code or path, as given.
         folder: where a script really lies, which python puts first on ``sys.path``.
         source: what a script holds; None: it is read when it is run.
+        compiler: compiles a script's bytes, without a NUL, for a file name.
     """
 
-    def __init__(self, kind: str, target: str, *, read: bool) -> None:
+    def __init__(
+        self, kind: str, target: str, *, read: bool, compiler: Callable[[bytes, str], CodeType] | None = None
+    ) -> None:
         """Look for a script, and ``read`` it if it may be."""
         self.kind = kind
         self.target = target
+        self.compiler = compiler or _compile
         self.folder = ""
         self.source: bytes | None = None
         if kind != "script":
@@ -139,8 +143,12 @@ def _run_script(start: Start, main: Any, options: list[str]) -> None:
         names["__loader__"] = _files.SourceFileLoader("__main__", absolute)
         if "-x" in options:  # skip the first line, but count it
             source = b"\n" + source.partition(b"\n")[2]
-        code = compile(source, absolute, "exec", dont_inherit=True)
+        code = (_compile if b"\0" in source else start.compiler)(source, absolute)
     exec(code, names)
+
+
+def _compile(source: bytes, name: str) -> CodeType:
+    return compile(source, name, "exec", dont_inherit=True)
 
 
 def _absolute(path: str) -> str:

@@ -11,7 +11,6 @@ import sys
 from sandboxed_python import image
 from sandboxed_python.cli.args import ENVIRONMENT, Command, complete, parse
 from sandboxed_python.errors import (
-    KernelError,
     LaunchError,
     MissingOptionError,
     PolicyError,
@@ -23,6 +22,7 @@ from sandboxed_python.kernel import process
 from sandboxed_python.kernel.probe import probe
 from sandboxed_python.launch.exits import CODE, end_as
 from sandboxed_python.launch.start import start
+from sandboxed_python.launch.supervise import supervise
 from sandboxed_python.plan.build import build
 from sandboxed_python.plan.runtime import this_runtime
 from sandboxed_python.policy.patterns import OSLookup, literal_grant
@@ -91,14 +91,6 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
 
 def watch(session: Session, plan: Plan) -> None:
     """Look after the child, and end as it ended. Does not return."""
-    image.load("watch")
-    from sandboxed_python.launch.supervise import supervise
-
-    try:
-        process.cut_capabilities(plan.keep_capabilities)
-    except KernelError as error:
-        message = f"capabilities of the supervisor: {error}"
-        raise LaunchError(message) from error
     status = supervise(session, plan)
     image.write_missing()
     end_as(status)

@@ -6,17 +6,32 @@ Every call checks its result: a failure is a ``KernelError`` that names the call
 
 from __future__ import annotations
 
-import _ctypes
 import errno
 import os
+import sys
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import _ctypes
+    from collections.abc import Callable, Sequence
+    from types import CodeType
     from typing import Any
+
+else:
+    import _frozen_importlib as _importer
+    import _frozen_importlib_external as _files
+    import _imp
+
+    # The import system would list three folders to find it.
+    for _folder in sys.path:
+        _path = f"{_folder}/_ctypes{_imp.extension_suffixes()[0]}"
+        if "_ctypes" not in sys.modules and _folder.endswith("/lib-dynload") and os.path.isfile(_path):
+            _loader = _files.ExtensionFileLoader("_ctypes", _path)
+            _importer._load(_importer.ModuleSpec("_ctypes", _loader, origin=_path))  # noqa: SLF001
+    import _ctypes
 
 
 class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - ctypes itself subclasses it so
@@ -54,6 +69,37 @@ def function(name: str, *argument_types: Any) -> Any:
     found: Any = _Function(_ctypes.dlsym(_LIBC, name))
     found.argtypes = argument_types
     return found
+
+
+class Object(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
+    """C ``PyObject *``."""
+
+    _type_ = "O"
+
+
+class _PythonFunction(_ctypes.CFuncPtr):
+    """A function of the interpreter's that returns a new reference, or raises."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+    _restype_ = Object
+
+
+def script_compiler() -> Callable[[bytes, str], CodeType]:
+    """Return a function that compiles a script's bytes, for a file name, as ``python`` itself does.
+
+    ``compile()`` does the same, but makes the more than hundred types of the ``ast`` module first: as much work as
+    starting a tenth of an interpreter. The source must not hold a NUL (Py_CompileStringObject takes a C string).
+    """
+    try:
+        found: Any = _PythonFunction(_ctypes.dlsym(_LIBC, "Py_CompileStringObject"))
+    except OSError:  # an interpreter that doesn't export it
+        return lambda source, name: compile(source, name, "exec", dont_inherit=True)
+    found.argtypes = (Pointer, Object, Long, Pointer, Long)
+    return lambda source, name: found(source, name, _FILE_INPUT, None, -1)
+
+
+# Py_file_input of Include/compile.h.
+_FILE_INPUT = 257
 
 
 def addressof(array: Any) -> int:

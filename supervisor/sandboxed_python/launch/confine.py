@@ -113,8 +113,6 @@ def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, .
         step = "environment"
         for name in plan.unset:
             os.environ.pop(name, None)
-        step = "capabilities"
-        process.cut_capabilities(plan.keep_capabilities)
         step = "no_new_privs"
         process.set_no_new_privs()
         if prepared.ruleset >= 0:

@@ -34,7 +34,8 @@ class Session:
         channel: this side's end of the channel: the child sends the listener or its failure; end of file means that it
             is confined and has nothing more to say.
         signals: descriptor that the supervisor reads signals from, or -1.
-        broker: answers the child's notifications, or None.
+        listener: descriptor of the child's notifications, or -1.
+        broker: answers them, or None as long as none has come.
         status: wait status of the child once it has ended, else None.
     """
 
@@ -47,6 +48,7 @@ class Session:
         self.supervisor = os.getpid()
         self.pid = 0
         self.signals = -1
+        self.listener = -1
         self.broker: Broker | None = None
         self.status: int | None = None
         self.channel, self._other = socketpair()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.child import boot
-from sandboxed_python.errors import LaunchError, SandboxError
-from sandboxed_python.kernel import uapi
+from sandboxed_python.errors import KernelError, LaunchError, SandboxError
+from sandboxed_python.kernel import process, uapi
+from sandboxed_python.kernel.calls import script_compiler
 from sandboxed_python.launch.confine import Prepared, confine
 from sandboxed_python.launch.session import Session
 
@@ -40,8 +41,18 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         prepared = Prepared(plan)
         target = plan.target
         program = (
-            boot.Program(plan.policy, target.kind, target.value, guarded=guarded(plan)) if plan.way == "fork" else None
+            boot.Program(
+                plan.policy,
+                target.kind,
+                target.value,
+                guarded=guarded(plan),
+                baseline=baseline,
+                compiler=script_compiler(),
+            )
+            if plan.way == "fork"
+            else None
         )
+        cut_capabilities(plan.keep_capabilities)
         session = Session()
         in_child = session.fork()
     except OSError as error:
@@ -61,6 +72,19 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
     if program is not None:
         boot.run(program, list(target.arguments), options=list(target.python_options), baseline=baseline)
     return None
+
+
+def cut_capabilities(keep: int) -> None:
+    """Give up the supervisor's capabilities but those in ``keep``, before the fork: the child's are cut with them.
+
+    Raises:
+        LaunchError: the kernel refused.
+    """
+    try:
+        process.cut_capabilities(keep)
+    except KernelError as error:
+        message = f"capabilities: {error}"
+        raise LaunchError(message) from error
 
 
 def occupy_standard() -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
 from sandboxed_python.kernel.calls import Poller, receive_descriptor
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
+    from sandboxed_python.broker.serve import Broker
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan
 else:
@@ -25,6 +27,9 @@ else:
 
 # Where Poller.events has what happened to the three descriptors that are watched.
 _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
+# The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
+# many a small program ends before.
+_SOON = 50
 
 
 def supervise(session: Session, plan: Plan) -> int:
@@ -39,34 +44,58 @@ def supervise(session: Session, plan: Plan) -> int:
     session.watch_signals()
     poller = Poller(session.signals, session.channel, -1)
     events = poller.events
+    if plan.notify_parts and (plan.way == "exec" or plan.policy.writable_runtime):
+        _load_broker()  # it is asked at once; or its files may change
     while session.status is None:
-        if not poller.wait():
+        waiting = session.broker is None and session.listener >= 0
+        if not poller.wait(_SOON if waiting else -1):
+            if waiting:
+                _open_broker(session, plan)
             continue
         if events[_LISTENER]:
-            if events[_LISTENER] & uapi.POLLIN and session.broker is not None:
-                session.broker.serve()
-            else:
-                poller.watch(2, -1)  # POLLHUP: the last confined task is gone
+            if events[_LISTENER] & uapi.POLLIN:
+                (session.broker or _open_broker(session, plan)).serve()
+            else:  # POLLHUP: the last confined task is gone
+                poller.watch(2, -1)
+                _close_listener(session)
         if events[_CHANNEL]:
-            _handshake(session, plan, poller)
+            _handshake(session, poller)
         if events[_SIGNALS]:
             _signals(session)
     _end_descendants()
-    if session.broker is not None:
-        session.broker.close()
+    _close_listener(session)
     return session.status
 
 
-def _handshake(session: Session, plan: Plan, poller: Poller) -> None:
+def _load_broker() -> None:
+    image.load("watch")
+    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
+
+
+def _close_listener(session: Session) -> None:
+    if session.broker is not None:
+        session.broker.close()
+    elif session.listener >= 0:
+        os.close(session.listener)
+    session.broker, session.listener = None, -1
+
+
+def _open_broker(session: Session, plan: Plan) -> Broker:
+    _load_broker()
+    from sandboxed_python.broker.serve import Broker
+
+    session.broker = Broker(session.listener, plan, session.pid)
+    return session.broker
+
+
+def _handshake(session: Session, poller: Poller) -> None:
     """Take the listener or the failure that the child sends, or the end of what it has to say."""
     text, descriptor = receive_descriptor(session.channel, 65536)
     if text[:1] == FAILED:
         _pid, session.status = os.waitpid(session.pid, 0)
         raise LaunchError(text[1:].decode("utf-8", "surrogateescape"))
     if descriptor >= 0:
-        from sandboxed_python.broker.serve import Broker
-
-        session.broker = Broker(descriptor, plan, session.pid)
+        session.listener = descriptor
         poller.watch(2, descriptor)
         return
     os.close(session.channel)

@@ -69,17 +69,18 @@ def build(  # noqa: PLR0913
     """
     protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))
     protection.check(policy)
-    read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None)
+    real = implicit.RealPaths()
+    read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None, real)
     programs = (*implicit.LIBRARY_TREES, *implicit.PROGRAM_TREES) if policy.granted("child") else ()
     effective = policy.replace(
         read=(*policy.read, *read),
-        write=(*policy.write, *implicit.implicit_write(policy)),
+        write=(*policy.write, *implicit.implicit_write(policy, real)),
         protected=protection.left_out(policy, read),
     )
     ruleset, abi, missing = _ruleset(policy, support)
     interpreter = () if fork else tuple(os.path.realpath(path) for path in (runtime.executable, *LOADERS))
     rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
-    gate = map_gate(policy, runtime, implicit.RealPaths())
+    gate = map_gate(policy, runtime, real)
     parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()
     return Plan(
         policy=effective,

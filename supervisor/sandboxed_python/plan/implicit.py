@@ -55,15 +55,18 @@ READ_ROWS = (
 WRITE_ROWS = (("", "path", ("/dev/null",), "the null device"),)
 
 
-def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tuple[Grant, ...]:
+def implicit_read(
+    policy: Policy, runtime: Runtime, entry: Grant | None, real: RealPaths | None = None
+) -> tuple[Grant, ...]:
     """Return the read grants that ``policy`` brings without a flag.
 
     Args:
         policy: what the user granted; some rows come with a scope.
         runtime: the interpreter that will run.
         entry: the entry script's grant, or None (``-c``, ``-m``, or ``--no-allow-entrypoint``).
+        real: what has been looked at already.
     """
-    real = RealPaths()
+    real = real or RealPaths()
     grants: list[Grant] = []
     trees = [
         (runtime.stdlib, "the standard library"),
@@ -105,9 +108,9 @@ def implicit_read(policy: Policy, runtime: Runtime, entry: Grant | None) -> tupl
     return tuple(grants)
 
 
-def implicit_write(policy: Policy) -> tuple[Grant, ...]:
+def implicit_write(policy: Policy, real: RealPaths | None = None) -> tuple[Grant, ...]:
     """Return the write grants that come without a flag."""
-    return tuple(_rows(WRITE_ROWS, policy, RealPaths()))
+    return tuple(_rows(WRITE_ROWS, policy, real or RealPaths()))
 
 
 class RealPaths:
