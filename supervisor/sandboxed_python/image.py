@@ -27,8 +27,8 @@ PARTS = {
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
         "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters",
-        "plan.protect", "plan.build", "launch", "launch.exits", "launch.session", "launch.confine", "child",
-        "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
+        "plan.protect", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine",
+        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
         "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "watch": (

@@ -108,6 +108,11 @@ def addressof(array: Any) -> int:
     return address
 
 
+def overwrite(address: int, data: bytes) -> None:
+    """Write into this process's memory."""
+    memoryview((Char * len(data)).from_address(address)).cast("B")[:] = data
+
+
 def get_errno() -> int:
     """Return ``errno`` as the last call through this door left it (thread-local)."""
     return _ctypes.get_errno()

@@ -10,7 +10,7 @@ import os
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, prctl, syscall
+from sandboxed_python.kernel.calls import Char, addressof, overwrite, prctl, syscall
 
 # What root keeps: file work, its own ids, its own processes, low ports. Everything else can undo a sandbox.
 KEPT_CAPABILITIES = (
@@ -83,3 +83,17 @@ def die_with_parent(parent: int, signal_number: int) -> bool:
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process (PR_SET_CHILD_SUBREAPER)."""
     prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_title(title: str) -> None:
+    """Show this process as ``title`` in ps(1), as far as its arguments have room for it.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
+    name = (Char * 16).from_buffer_copy(title.encode()[:15].ljust(16, b"\0"))
+    prctl(uapi.PR_SET_NAME, addressof(name))
+    with open("/proc/self/stat", "rb", 0) as file:
+        fields = file.read(4096).rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+    overwrite(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"))

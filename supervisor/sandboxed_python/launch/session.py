@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import signal as _signal
 
     from sandboxed_python.broker.serve import Broker
+    from sandboxed_python.launch.guard import Guard
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -36,15 +37,17 @@ class Session:
         signals: descriptor that the supervisor reads signals from, or -1.
         listener: descriptor of the child's notifications, or -1.
         broker: answers them, or None as long as none has come.
+        guard: ends what is left when this process can't.
         status: wait status of the child once it has ended, else None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
         """Block the signals that will be passed on, and open the channel.
 
         Raises:
             KernelError: no descriptors left.
         """
+        self.guard = guard
         self.supervisor = os.getpid()
         self.pid = 0
         self.signals = -1

@@ -12,6 +12,7 @@ from sandboxed_python.errors import KernelError, LaunchError, SandboxError
 from sandboxed_python.kernel import process, uapi
 from sandboxed_python.kernel.calls import script_compiler
 from sandboxed_python.launch.confine import Prepared, confine
+from sandboxed_python.launch.guard import Guard
 from sandboxed_python.launch.session import Session
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
             else None
         )
         cut_capabilities(plan.keep_capabilities)
-        session = Session()
+        session = Session(Guard(plan))
         in_child = session.fork()
     except OSError as error:
         raise LaunchError(str(error)) from error

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import signal as _signal
 
     from sandboxed_python.broker.serve import Broker
+    from sandboxed_python.launch.guard import Guard
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan
 else:
@@ -54,7 +55,10 @@ def supervise(session: Session, plan: Plan) -> int:
             continue
         if events[_LISTENER]:
             if events[_LISTENER] & uapi.POLLIN:
-                (session.broker or _open_broker(session, plan)).serve()
+                broker = session.broker or _open_broker(session, plan)
+                broker.serve()
+                if broker.context.identity != "fixed":
+                    session.guard.start()  # the child's parent-death signal is lost with its ids
             else:  # POLLHUP: the last confined task is gone
                 poller.watch(2, -1)
                 _close_listener(session)
@@ -62,7 +66,7 @@ def supervise(session: Session, plan: Plan) -> int:
             _handshake(session, poller)
         if events[_SIGNALS]:
             _signals(session)
-    _end_descendants()
+    _end_descendants(session.guard)
     _close_listener(session)
     return session.status
 
@@ -140,21 +144,27 @@ def _child_changed(session: Session) -> None:
             session.status = status
 
 
-def _end_descendants() -> None:
+def _end_descendants(guard: Guard) -> None:
     """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left."""
     while True:
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        import psutil
-
-        for process in psutil.Process().children(recursive=True):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        if not guard.end_all():
+            _kill_tree()
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def _kill_tree() -> None:
+    """Kill the descendants one by one, where no domain holds them together."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,171 @@
+"""Whatever becomes of the supervisor, and whenever, nothing of its job is left.
+
+Every process of a job holds the writing end of its stdout; the reader's end of file tells, from outside, that all of them
+are gone, daemons and grandchildren, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.launch.plain import PATIENCE, alive, started
+from tests.support import clean_environment, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support import Need
+
+GRANTS = ("--permission", "--allow-child-process", "--no-warnings")
+# Daemons of all kinds, and a chain in which every process lives for a moment; the job itself goes on.
+FAMILY = """
+import os, signal, subprocess, time
+os.write(1, b"up\\n")
+subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM HUP INT; sleep 1000 & sleep 1000"])
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while True: time.sleep(1000)
+    os._exit(0)
+stopped = subprocess.Popen(["sleep", "1000"])
+os.kill(stopped.pid, signal.SIGSTOP)
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            if os.fork(): os._exit(0)
+os.write(1, b"all\\n")
+time.sleep({seconds})
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs(needs: Need) -> None:
+    needs()
+
+
+@contextlib.contextmanager
+def job(code: str, *grants: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a job in a session of its own for the block; whoever holds its stdout at the end is killed."""
+    with subprocess.Popen(
+        [*installed(), *(grants or GRANTS), "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def gone(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> bool:
+    """Tell whether everybody who holds the job's stdout ends within ``patience`` seconds."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + patience
+    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not os.read(process.stdout.fileno(), 4096):
+            return True
+    return False
+
+
+def line(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_all_end_with_a_killed_supervisor() -> None:
+    with job(FAMILY.format(seconds=1000)) as process:
+        assert (line(process), line(process)) == (b"up\n", b"all\n")
+        assert not gone(process, 0.5)  # nothing ends by itself
+        process.kill()
+        assert gone(process)
+
+
+def test_all_end_with_the_job() -> None:
+    with job(FAMILY.format(seconds=0)) as process:
+        assert gone(process)
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.slow
+def test_all_end_whenever_the_supervisor_is_killed() -> None:
+    """200 times, at any moment from the first instruction of the command on."""
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
+    left = 200
+    while left:
+        batch = min(left, 5)
+        left -= batch
+        with contextlib.ExitStack() as stack:
+            jobs = [stack.enter_context(job(FAMILY.format(seconds=1000))) for _ in range(batch)]
+            for process in jobs:
+                time.sleep(moments.random() * 0.1)
+                process.kill()
+            assert all(gone(process) for process in jobs), f"seed {seed}"
+
+
+def test_a_job_that_is_somebody_else_ends_with_a_killed_supervisor(needs: Need) -> None:
+    """A change of ids takes the parent-death signal away."""
+    needs(root=True)
+    code = "import os, time; os.setuid(65534); os.write(1, b'changed\\n'); time.sleep(1000)"
+    with job(code, "--permission") as process:
+        assert line(process) == b"changed\n"
+        time.sleep(0.05)
+        process.kill()
+        assert gone(process)
+
+
+def test_a_job_cannot_kill_its_guard_or_supervisor() -> None:
+    code = """
+import os, signal, subprocess, time
+child = subprocess.Popen(["sleep", "1000"])
+os.kill(-1, signal.SIGKILL)
+print(child.wait(), flush=True)
+subprocess.Popen(["sleep", "1000"])
+time.sleep(1000)
+"""
+    with job(code) as process:
+        assert line(process) == b"-9\n"
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="utf-8") as file:
+            assert len(file.read().split()) == 2  # the guard and the job
+        process.kill()
+        assert gone(process)
+
+
+def test_nobody_else_is_killed() -> None:
+    """A process of the same user, outside: it outlives the end of a job and of a supervisor."""
+    with started(["sleep", "1000"]) as outside:
+        for seconds in (0, 1000):
+            with job(FAMILY.format(seconds=seconds)) as process:
+                assert (line(process), line(process)) == (b"up\n", b"all\n")
+                if seconds:
+                    process.kill()
+                assert gone(process)
+        assert alive(outside.pid)
+        outside.process.send_signal(signal.SIGTERM)
+
+
+def test_the_guard_can_be_told_from_the_others() -> None:
+    with job("print('up', flush=True); import time; time.sleep(1000)") as process:
+        assert line(process) == b"up\n"
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="utf-8") as file:
+            pids = file.read().split()
+        titles = []
+        for pid in pids:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                titles.append(file.read().rstrip(b"\0").partition(b"\0")[0])
+        assert titles.count(b"sandbox-guard") == 1
+        assert len(titles) == 2
