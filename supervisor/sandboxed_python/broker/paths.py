@@ -295,11 +295,12 @@ def below(folder: str, name: str) -> str:
     return f"/{name}" if folder == "/" else f"{folder}/{name}"
 
 
-def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> Entry:
+def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> Entry | Place:
     """Reach the last component for open(2) with ``O_CREAT``: a link in the last place is followed, also a dangling one.
 
     Returns:
-        The entry with the descriptor of what is there, or with -1 where a file would be made.
+        The entry with the descriptor of what is there, or with -1 where a file would be made. The object itself where a
+        magic link leads to it (``/dev/stderr``): it may have no name.
 
     Raises:
         StoppedError: as the kernel's errno, not yet judged.
@@ -319,9 +320,7 @@ def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> En
         entry.close()
         raise StoppedError(error.errno or errno.EACCES, entry.path, b"") from None
     entry.close()
-    found = Walk(request, int32(at), path, follow=follow, creating=True).run()
-    assert isinstance(found, Entry)
-    return found
+    return Walk(request, int32(at), path, follow=follow, creating=True).run()
 
 
 class Walk:
@@ -332,7 +331,8 @@ class Walk:
         at: where a relative path starts: a descriptor of the caller's, or ``AT_FDCWD``.
         path: as the caller spelled it, not empty.
         follow: follow a link in the last place.
-        creating: return the last component's entry, whether it is there or not.
+        creating: return the last component's entry, whether it is there or not; unless a magic link is in the last
+            place and followed.
     """
 
     def __init__(self, request: Request, at: int, path: bytes, *, follow: bool, creating: bool = False) -> None:
@@ -359,7 +359,7 @@ class Walk:
                 entry = self._step(self.todo.pop())
                 if entry is not None:
                     return entry
-            if self.creating:  # "/", or the end of a link to it
+            if self.creating and self.reached != BY_MAGIC_LINK:  # "/", or the end of a link to it
                 return self._entry(b"/", -1)
             if self.slash and os.fstat(self.here).st_mode & _S_IFMT != _S_IFDIR:
                 raise StoppedError(errno.ENOTDIR, real_path(self.here), b"")
