@@ -112,8 +112,8 @@ class Context:
         kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
         kernel_writes: likewise for writing and creating.
         identity: ``"fixed"`` while no task can have changed its ids or capabilities, else ``"unknown"``: then they are
-            looked at for every call. The identity calls' handlers switch to ``"unknown"``; a supervisor without
-            capabilities never needs it.
+            looked at for every call. The identity calls' handlers switch to ``"unknown"``; ``identity.at_first`` tells
+            what to start with.
         on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.

@@ -9,6 +9,7 @@ import os
 
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
+from sandboxed_python.broker.identity import at_first
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
@@ -50,7 +51,7 @@ class Broker:
             landlock=plan.abi >= 3,
             kernel_reads=readable,
             kernel_writes=writable,
-            identity="fixed",  # the notified identity calls switch it
+            identity=at_first(),  # the notified identity calls switch it
         )
         self.context.handlers = self._handlers()
         seccomp.set_sync_wake_up(listener)
