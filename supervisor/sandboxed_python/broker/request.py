@@ -14,10 +14,13 @@ from sandboxed_python.kernel.calls import Char, addressof
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from sandboxed_python.broker.datagrams import Sender
     from sandboxed_python.policy.model import Policy
 
+    Key = TypeVar("Key")
+    Value = TypeVar("Value")
     Handler = Callable[["Request"], "Answer"]
     """Does the work of one call and says what to answer. It may raise OSError (the errno is answered, so only after the
     judgement), Stopped, Denied or Gone; anything else is answered as a denial."""
@@ -124,7 +127,7 @@ class Context:
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
         sockets: inode -> type of the Unix sockets that were handed out unconnected.
-        abstract: abstract socket names that were bound inside the sandbox.
+        abstract: abstract socket names that were bound inside the sandbox, in the order of binding; no values.
         datagrams: inode -> our half of the Unix datagram sockets.
         bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
     """
@@ -163,7 +166,7 @@ class Context:
         self.rooted: set[int] = set()
         self.sockets: dict[int, int] = {}
         self.datagrams: dict[int, Sender] = {}
-        self.abstract: set[bytes] = set()
+        self.abstract: dict[bytes, None] = {}
         self.bound: dict[int, bytes] = {}
 
     @property
@@ -178,6 +181,18 @@ class Context:
         self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
         self.named = frozenset([path for grant in given for path in grant.exact])
         self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
+
+
+REMEMBERED = 65536
+"""Sockets, and names of sockets, at most. The oldest are forgotten: they can't be connected, or show another name."""
+
+
+def remember(known: dict[Key, Value], key: Key, value: Value) -> None:
+    """Add to what is known about the sandbox's sockets, of which a program can make as many as it likes."""
+    known.pop(key, None)
+    if len(known) >= REMEMBERED:
+        del known[next(iter(known))]
+    known[key] = value
 
 
 class Request:
