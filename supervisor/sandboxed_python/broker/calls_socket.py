@@ -179,7 +179,7 @@ def _connect_datagrams(request: Request, sender: datagrams.Sender, name: bytes) 
         if not permits(request, place):
             return DENIED
         request.confirm()
-        sender.connect(notify.by_descriptor(place.descriptor))
+        sender.connect(request.context, notify.by_descriptor(place.descriptor))
         return DONE
     finally:
         place.close()

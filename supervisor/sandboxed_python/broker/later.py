@@ -10,7 +10,7 @@ import _thread
 import errno
 import os
 
-from sandboxed_python.broker.request import DENIED, NOTHING, Answer
+from sandboxed_python.broker.request import DENIED, NOTHING, Answer, roam
 from sandboxed_python.kernel import notify
 
 TYPE_CHECKING = False
@@ -63,6 +63,7 @@ def _poke(path: str) -> None:
 def _work(listener: int, request: Request, work: Callable[[], Answer]) -> None:
     answer = DENIED
     try:
+        roam(request.context)
         answer = work()
     except OSError as error:
         answer = Answer(error=error.errno or errno.EACCES)

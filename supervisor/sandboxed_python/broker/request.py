@@ -129,13 +129,14 @@ class Context:
         sockets: inode -> type of the Unix sockets that were handed out unconnected.
         abstract: abstract socket names that were bound inside the sandbox, in the order of binding; no values.
         datagrams: inode -> our half of the Unix datagram sockets.
+        processors: those that the serving thread may run on, while it stays on the caller's; else empty.
         bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
     """
 
     __slots__ = (
         "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "reachable", "rooted", "roots",
-        "sockets", "straight",
+        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "processors", "reachable",
+        "rooted", "roots", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -168,6 +169,7 @@ class Context:
         self.datagrams: dict[int, Sender] = {}
         self.abstract: dict[bytes, None] = {}
         self.bound: dict[int, bytes] = {}
+        self.processors: set[int] = set()
 
     @property
     def policy(self) -> Policy:
@@ -193,6 +195,15 @@ def remember(known: dict[Key, Value], key: Key, value: Value) -> None:
     if len(known) >= REMEMBERED:
         del known[next(iter(known))]
     known[key] = value
+
+
+def roam(context: Context) -> None:
+    """Let this thread run wherever the supervisor may: a new thread starts with the processor of the serving one."""
+    if context.processors:
+        try:
+            os.sched_setaffinity(0, context.processors)
+        except OSError:
+            return  # they were taken from us meanwhile
 
 
 class Request:

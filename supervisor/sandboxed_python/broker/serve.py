@@ -10,7 +10,7 @@ import os
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
 from sandboxed_python.broker.identity import at_first
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, roam
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
@@ -75,17 +75,31 @@ class Broker:
 
         The caller waits while we work, so nothing is lost. Where it runs is field 39 of proc_pid_stat(5).
         """
+        context = self.context
         try:
             with open(f"/proc/{task}/stat", "rb", 0) as file:
                 processor = int(file.read(1024).rpartition(b")")[2].split()[36])
-            if processor != self._processor:
+            if processor == self._processor:
+                return
+            allowed = context.processors or os.sched_getaffinity(0)
+            if processor in allowed:
+                context.processors = allowed
                 os.sched_setaffinity(0, {processor})
                 self._processor = processor
         except (OSError, ValueError, IndexError):
             return  # it has ended, or that processor isn't ours
 
+    def rest(self) -> None:
+        """Take back the processors that ``_follow`` gave up: nobody calls, or another process is to be started."""
+        context = self.context
+        if context.processors:
+            roam(context)
+            context.processors = set()
+            self._processor = -1
+
     def close(self) -> None:
         """Let go, when the last confined task is gone."""
+        self.rest()
         close(self.context)
         os.close(self.context.listener)
 

@@ -25,6 +25,7 @@ else:
 
 # Where Poller.events has what happened to the three descriptors that are watched.
 _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
+IDLE = 200  # milliseconds without a call after which the broker rests
 
 
 def supervise(session: Session, plan: Plan) -> int:
@@ -39,18 +40,25 @@ def supervise(session: Session, plan: Plan) -> int:
     session.watch_signals()
     poller = Poller(session.signals, session.channel, -1)
     events = poller.events
+    patience = -1
     while session.status is None:
-        if not poller.wait():
+        if not poller.wait(patience):
+            patience = -1
+            if session.broker is not None:
+                session.broker.rest()
             continue
         if events[_LISTENER]:
             if events[_LISTENER] & uapi.POLLIN and session.broker is not None:
                 session.broker.serve()
+                patience = IDLE
             else:
                 poller.watch(2, -1)  # POLLHUP: the last confined task is gone
         if events[_CHANNEL]:
             _handshake(session, plan, poller)
         if events[_SIGNALS]:
             _signals(session)
+    if session.broker is not None:
+        session.broker.rest()
     _end_descendants()
     if session.broker is not None:
         session.broker.close()
