@@ -204,9 +204,12 @@ def _open_slowly(request: Request, place: Place, flags: int) -> Answer:
 
     if flags & os.O_NONBLOCK:
         return work()
-    answer = later(request, work, path)
-    if answer is DENIED:
-        place.close()
+    answer = DENIED
+    try:
+        answer = later(request, work, path)
+    finally:
+        if answer is DENIED:
+            place.close()
     return answer
 
 

@@ -112,5 +112,10 @@ def open_one(context: Context) -> _socket.socket:
     if len(known) >= MOST:
         raise OSError(errno.ENOBUFS, "")
     theirs, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    known[os.fstat(theirs.fileno()).st_ino] = Sender(ours)
+    try:
+        known[os.fstat(theirs.fileno()).st_ino] = Sender(ours)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
     return theirs

@@ -66,13 +66,15 @@ def _work(listener: int, request: Request, work: Callable[[], Answer]) -> None:
         roam(request.context)
         answer = work()
     except OSError as error:
-        answer = Answer(error=error.errno or errno.EACCES)
-    except Exception:  # noqa: BLE001 - whatever goes wrong is a denial
-        answer = DENIED
+        answer = request.failed(error)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+        answer = request.wrong(error)
     finally:
         _waiting.pop(request.id, None)
         try:
             hand_over(listener, request.id, answer)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+            notify.send_apart(listener, request.id, request.wrong(error).error, 0)
         finally:
             os.close(listener)
 

@@ -18,7 +18,7 @@ import errno
 import os
 
 from sandboxed_python.broker.remote import inside, read_file, thread_group
-from sandboxed_python.broker.request import DeniedError, StoppedError, int32, real_path
+from sandboxed_python.broker.request import OURS, DeniedError, StoppedError, int32, real_path
 from sandboxed_python.kernel import notify, uapi
 from sandboxed_python.kernel.calls import get_errno
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PATH_FLAGS = uapi.O_PATH | os.O_CLOEXEC
 ONE_STEP = PATH_FLAGS | os.O_NOFOLLOW
-OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # troubles of the supervisor's own
 MAX_LINKS = 40  # MAXSYMLINKS, path_resolution(7)
 FORGET = 4096  # caches start afresh when they hold so many entries
 DELETED = " (deleted)"
@@ -100,6 +99,8 @@ def open_base(request: Request, at: int) -> int:
     except FileNotFoundError:
         request.confirm()
     except OSError as error:
+        if error.errno in OURS:
+            raise
         raise DeniedError from error
     raise OSError(errno.EBADF, "")
 
@@ -283,6 +284,8 @@ def entry_path(folder: Place, name: bytes) -> str:
     try:
         descriptor = os.open(last, PATH_FLAGS, dir_fd=folder.descriptor)
     except OSError as error:
+        if error.errno in OURS:
+            raise
         raise StoppedError(error.errno or errno.EACCES, folder.path, b"") from None
     try:
         return real_path(descriptor)
@@ -318,6 +321,8 @@ def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> En
             return entry
     except OSError as error:
         entry.close()
+        if error.errno in OURS:
+            raise
         raise StoppedError(error.errno or errno.EACCES, entry.path, b"") from None
     entry.close()
     return Walk(request, int32(at), path, follow=follow, creating=True).run()
@@ -471,8 +476,9 @@ class Walk:
         return Entry(self._take(), name + b"/" if self.slash and name != b"/" else name, path, descriptor)
 
     def _stopped(self, error: OSError, name: bytes) -> StoppedError:
+        """Return what a failure at a component is raised as; raise it as it is when it is a trouble of our own."""
         if error.errno in OURS:
-            raise DeniedError from error
+            raise error
         path = real_path(self.here)
         if name not in (b".", b".."):
             path = below(path, os.fsdecode(name))

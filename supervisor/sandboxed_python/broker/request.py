@@ -86,6 +86,9 @@ class Answer:
         self.replace = replace
 
 
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errnos that are troubles of the supervisor's own, and not what the caller would have got."""
+
 DONE = Answer()
 DENIED = Answer(error=errno.EACCES)
 CONTINUE = Answer(Answer.CONTINUE)
@@ -261,6 +264,21 @@ class Request:
         if data:
             buffer = (Char * len(data)).from_buffer_copy(data)
             self.write_memory(address, addressof(buffer), len(data))
+
+    def wrong(self, error: Exception) -> Answer:
+        """Report what should not happen, and return the denial that it is answered with. Never raises."""
+        report = self.context.on_error
+        if report is not None:
+            try:
+                report(self, error)
+            except Exception:  # noqa: BLE001 - the law
+                return DENIED
+        return DENIED
+
+    def failed(self, error: OSError) -> Answer:
+        """Return the answer for a system call of ours that failed: its errno, unless that is trouble of our own."""
+        number = error.errno or 0
+        return self.wrong(error) if number <= 0 or number in OURS else failure(number)
 
     def confirm(self) -> None:
         """Make sure that the caller still waits, so that what was read of it by its number was its own.
