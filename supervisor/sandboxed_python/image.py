@@ -25,7 +25,8 @@ PARTS = {
     "start": (
         "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide", "kernel",
         "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe", "kernel.seccomp", "plan",
-        "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters", "plan.protect", "plan.build",
+        "plan.model", "plan.runtime", "plan.implicit", "plan.mounts", "plan.landlock", "plan.filters", "plan.protect",
+        "plan.build",
         "launch", "launch.exits", "launch.session", "launch.confine", "child", "child.events", "child.raising",
         "child.wrap", "child.hook", "child.permission", "child.runner", "child.boot", "launch.start", "cli", "cli.args",
         "cli.main",
