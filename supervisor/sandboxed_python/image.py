@@ -26,10 +26,11 @@ PARTS = {
     "start": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
-        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters",
-        "plan.protect", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine",
-        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
-        "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
+        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.mounts", "plan.landlock",
+        "plan.filters", "plan.protect", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session",
+        "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission",
+        "child.ending", "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args",
+        "cli.main",
     ),
     "watch": (
         "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",

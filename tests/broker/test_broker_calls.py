@@ -189,7 +189,30 @@ def test_metadata_everywhere(tmp_path: pathlib.Path) -> None:
         ]  # fmt: skip
 
     got = serve(policy(scopes=["fs.metadata"]), look).value
-    assert got == [1, "f", True, False, DENIED, DENIED]
+    assert got == [1, "f", True, False, Refused(errno.EOPNOTSUPP), DENIED]
+
+
+def test_attributes_above_a_grant(tmp_path: pathlib.Path) -> None:
+    """A folder above a grant may be known of: it seems to have no attributes; what may not be known of is refused."""
+    inside, outside = tmp_path / "above" / "in", tmp_path / "above" / "out"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+        os.setxattr(folder, "user.mark", b"marked")
+    os.setxattr(inside.parent, "user.mark", b"marked")
+
+    def look() -> list[Any]:
+        paths = (inside, inside.parent, outside, inside.parent / "no")
+        return [
+            outcome(partial(read, path))
+            for path in paths
+            for read in (os.listxattr, lambda path: os.getxattr(path, "user.mark"))
+        ]
+
+    assert bare(look)[2:6] == [["user.mark"], b"marked"] * 2
+    none = Refused(errno.EOPNOTSUPP)
+    served = serve(policy(grant(inside)), look)
+    assert served.value == [["user.mark"], b"marked", none, none, DENIED, DENIED, DENIED, DENIED]
+    assert [path for _name, _need, path in served.denied] == [str(outside)] * 2 + [str(inside.parent / "no")] * 2
 
 
 def test_links_are_judged_where_they_lead_and_where_they_are(tmp_path: pathlib.Path) -> None:

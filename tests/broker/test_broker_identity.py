@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
+from sandboxed_python.broker import identity
 from sandboxed_python.broker.answer import MODULES
+from sandboxed_python.broker.identity import at_first
+from sandboxed_python.kernel import process, uapi
+from sandboxed_python.kernel.calls import prctl
 from tests import support
-from tests.broker.harness import EVERYTHING, PATH_CALLS, Refused, grant, outcome, policy, serve
+from tests.broker.harness import EVERYTHING, PATH_CALLS, Refused, bare, grant, outcome, policy, serve
 
 DENIED = Refused(errno.EACCES)
 ALL = policy(EVERYTHING, grant("/"))
 SOMEBODY = 65534
+_PR_SET_KEEPCAPS = 8
 
 PROGRAM = """
 import os, sys
@@ -50,8 +55,8 @@ def interpreter() -> str:
     return ""
 
 
-@pytest.mark.parametrize("identity", ["unknown", "fixed"])
-def test_a_program_of_another_user(identity: str, user_dir: str) -> None:
+@pytest.mark.parametrize("at_start", ["unknown", "fixed"])
+def test_a_program_of_another_user(at_start: str, user_dir: str) -> None:
     """``subprocess`` with ``user=`` as root: as the same program does bare."""
     if os.geteuid():
         return  # only root can become somebody else
@@ -75,7 +80,7 @@ def test_a_program_of_another_user(identity: str, user_dir: str) -> None:
             return done.stdout or done.stderr
 
         calls = (*PATH_CALLS, *MODULES["identity"])
-        results.append(work() if name == "bare" else serve(ALL, work, names=calls, identity=identity).value)
+        results.append(work() if name == "bare" else serve(ALL, work, names=calls, identity=at_start).value)
         made = {entry.name: entry.lstat() for entry in folder.iterdir()}
         assert {one: (made[one].st_uid, made[one].st_gid) for one in ("d", "f")} == dict.fromkeys("df", (SOMEBODY,) * 2)
         assert stat.S_IMODE(made["f"].st_mode) == 0o640
@@ -117,6 +122,50 @@ def test_landlock_still_opens_for_half_an_identity(user_dir: str) -> None:
         return outcome(lambda: os.read(os.open(file, os.O_RDONLY), 5))
 
     assert serve(ALL, work, names=(*PATH_CALLS, *MODULES["identity"]), landlock=True).value == b"x"
+
+
+def test_capabilities_that_a_program_has_lost(user_dir: str) -> None:
+    """An ordinary user's capabilities end at an execve: what he starts can't do by the supervisor what it can't itself."""
+    if os.geteuid():
+        return  # only root can hand capabilities to somebody
+    folder = pathlib.Path(user_dir)
+    (folder / "closed").mkdir(0o700)
+    os.chown(folder / "closed", 0, 0)
+    all_files = process.capability_mask(("DAC_OVERRIDE",))
+
+    def become_somebody() -> None:
+        prctl(_PR_SET_KEEPCAPS, 1)
+        os.setgroups([])
+        os.setresgid(SOMEBODY, SOMEBODY, SOMEBODY)
+        os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
+        process.set_capabilities(all_files, all_files, 0)
+        prctl(uapi.PR_SET_DUMPABLE, 1)
+        identity._own.clear()
+
+    def work() -> list[Any]:
+        mine = outcome(lambda: os.mkdir(folder / "closed" / "mine"))
+        process.set_capabilities(0, 0, 0)  # as an execve does
+        return [
+            mine,
+            outcome(lambda: os.mkdir(folder / "closed" / "lost")),
+            outcome(lambda: os.stat(folder / "closed" / "mine")),
+            outcome(lambda: os.mkdir(folder / "own")),
+        ]
+
+    def served(fixed: str) -> tuple[Any, str, str]:
+        chosen = at_first()
+        got = serve(ALL, work, names=PATH_CALLS, identity=fixed or chosen)
+        return got.value, chosen, "".join(got.errors)
+
+    got = bare(lambda: served(""), before=become_somebody)
+    assert got == ([None, DENIED, DENIED, None], "unknown", "")
+    assert sorted(os.listdir(folder / "closed")) == ["mine"]
+    (folder / "closed" / "mine").rmdir()
+    (folder / "own").rmdir()
+    # The twin: without looking, the supervisor's rights are what counts.
+    assert bare(lambda: served("fixed"), before=become_somebody)[0][1] is None
+    assert sorted(os.listdir(folder / "closed")) == ["lost", "mine"]
+    assert at_first() == "fixed"
 
 
 def test_files_get_the_callers_mask(tmp_path: pathlib.Path) -> None:

@@ -259,6 +259,42 @@ def test_pipes_and_removed_files_by_proc(tmp_path: pathlib.Path) -> None:
     assert got == [b"x", 0o010000, b"gone", DENIED, DENIED, 6]
 
 
+def test_creating_what_a_descriptor_means(tmp_path: pathlib.Path) -> None:
+    """``> /dev/stderr``, ``tee /dev/fd/2``: pipes are left to Landlock, files are judged by where they are."""
+    (tmp_path / "in").mkdir()
+    for name in ("in/there", "secret"):
+        (tmp_path / name).write_text("content")
+    inherited = os.open(tmp_path / "secret", os.O_RDWR)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+
+    def work() -> list[Any]:
+        reading, writing = os.pipe()
+        os.dup2(writing, 2)
+        os.symlink("/dev/stderr", tmp_path / "in" / "link")
+        for spelled in ("/dev/stderr", "/dev/fd/2", f"/proc/{os.getpid()}/fd/2", tmp_path / "in" / "link"):
+            os.write(os.open(spelled, flags, 0o666), b"x")
+        granted = os.open(tmp_path / "in" / "there", os.O_RDWR)
+        folder = os.open(tmp_path / "in", os.O_RDONLY)
+        return [
+            os.read(reading, 9),
+            outcome(lambda: os.write(os.open(f"/dev/fd/{granted}", flags), b"new")),
+            outcome(lambda: os.open(f"/dev/fd/{inherited}", flags)),
+            outcome(lambda: os.open(f"/dev/fd/{folder}", flags)),
+            outcome(lambda: os.open(f"/dev/fd/{folder}", os.O_CREAT | os.O_RDONLY)),
+            outcome(lambda: os.open("/proc/self/root", flags)),
+            outcome(lambda: os.open(f"/dev/fd/{granted}", flags | os.O_EXCL)),
+            outcome(lambda: os.open(f"/dev/fd/{granted}", flags | os.O_NOFOLLOW)),
+        ]
+
+    tree = grant(tmp_path / "in")
+    got = serve(policy(tree, tree), work, landlock=True).value
+    os.close(inherited)
+    is_folder = Refused(errno.EISDIR)
+    assert got == [b"xxxx", 3, DENIED, is_folder, is_folder, DENIED, DENIED, DENIED]
+    assert (tmp_path / "in" / "there").read_text() == "new"
+    assert (tmp_path / "secret").read_text() == "content"
+
+
 def test_own_proc_under_its_name(tmp_path: pathlib.Path) -> None:
     """A grant of /proc/self is a grant of the caller's own directory, and of nobody else's."""
     parent = os.getpid()

@@ -103,6 +103,7 @@ def test_resolves_names_to_be_made_as_the_kernel(seed: int, tmp_path: pathlib.Pa
             number = error.number if isinstance(error, StoppedError) else error.errno
             assert made_by_the_kernel(path) == Refused(number or 0), path
             continue
+        assert isinstance(entry, paths.Entry), path
         try:
             assert not os.fsencode(entry.path).endswith((b"/.", b"/.."))
             there = entry.descriptor >= 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sandboxed_python.broker import request
 from sandboxed_python.broker.answer import MODULES
 from tests.broker.harness import PATH_CALLS, Refused, call, grant, outcome, policy, serve, start
 
@@ -181,6 +182,29 @@ def test_abstract_names_inside_only() -> None:
     got = serve(policy(), work, names=CALLS).value
     outside.close()
     assert got == [Refused(errno.EPERM), None, None, (name + "-in").encode()]
+
+
+def test_what_is_remembered_has_an_end(tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+    """A program can bind as often as it likes; the oldest sockets are forgotten, the newest go on working."""
+    monkeypatch.setattr(request, "REMEMBERED", 4)
+
+    def work() -> list[Any]:
+        for number in range(20):
+            socket.socket(socket.AF_UNIX).bind("")
+            socket.socket(socket.AF_UNIX).bind(str(tmp_path / str(number)))
+        server = socket.socket(socket.AF_UNIX)
+        server.bind("")
+        server.listen(1)
+        named = socket.socket(socket.AF_UNIX)
+        named.bind(str(tmp_path / "named"))
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(server.getsockname())
+        return [named.getsockname(), client.getpeername() == server.getsockname()]
+
+    served = serve(policy((), grant(tmp_path)), work, names=CALLS)
+    assert served.value == [str(tmp_path / "named"), True]
+    known = served.context
+    assert [len(one) for one in (known.sockets, known.abstract, known.bound)] == [4, 4, 4]
 
 
 def test_other_families_are_let_through() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sandboxed_python import __version__
 from sandboxed_python.cli.args import NEGATABLE, OPTIONS
+from sandboxed_python.cli.check import yama
 from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.kernel.probe import probe
 from sandboxed_python.launch.exits import CODE, EXIT_CODES
@@ -215,6 +216,7 @@ def test_check_tells_what_this_machine_can(run: Run) -> None:
             assert rows[name]["ok"] is (there or since > NEEDED_ABI)
     for name in ("no_new_privs", "install a filter", "install a listener", "restrict with Landlock", "capabilities"):
         assert name in rows
+    assert rows["read a child's memory"]["ok"] <= rows["Yama ptrace_scope"]["ok"]
     for row in data["rows"]:
         assert row["meaning"]
         assert f"{row['name']} " in ended.stdout
@@ -235,6 +237,7 @@ def test_check_where_everything_works(run: Run, needs: Need) -> None:
         ("landlock_create_ruleset", "EPERM", "Landlock ABI"),
         ("landlock_restrict_self", "EPERM", "restrict with Landlock"),
         ("seccomp", "EPERM", "install a filter"),
+        ("process_vm_readv", "EPERM", "read a child's memory"),
     ],
 )
 def test_check_in_a_container_that_refuses(run: Run, needs: Need, call: str, refusal: str, row: str) -> None:
@@ -246,6 +249,17 @@ def test_check_in_a_container_that_refuses(run: Run, needs: Need, call: str, ref
     if row != "Landlock ABI":
         assert "Operation not permitted" in rows[row]["found"]
         assert call in rows[row]["found"]
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "found"),
+    [("0\n", True, "0"), ("1\n", True, "1"), ("2\n", False, "2"), ("3\n", False, "3"), (None, True, "no Yama")],
+)
+def test_check_looks_at_yama(tmp_path: pathlib.Path, text: str | None, good: bool, found: str) -> None:  # noqa: FBT001
+    setting = tmp_path / "ptrace_scope"
+    if text is not None:
+        setting.write_text(text)
+    assert yama(str(setting)) == (good, found)
 
 
 @pytest.mark.parametrize("call", ["landlock_create_ruleset", "seccomp"])

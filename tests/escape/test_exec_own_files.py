@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.escape import attack
+from tests.escape.attack import source
+from tests.support import tool
 
 if TYPE_CHECKING:
     from tests.escape.attack import Attacker
@@ -126,6 +128,60 @@ def test_a_prefix_in_a_tree_that_may_be_executed(attacker: Attacker, prefix: str
     confined = attacker.run([*attacker.command, *words, "-c", attack.source(body, attacker.home)])
     assert not attacker.exists("drop/marker"), confined.said
     assert str(len(attack.program())) in confined.stdout, confined.said
+
+
+@pytest.mark.parametrize("granted", ["alias", "al*", "alias/in", "alias/o*"])
+def test_a_bind_mount_of_a_place_in_a_tree_that_may_be_executed(superuser: Attacker, granted: str) -> None:
+    """What is written by one name may not be executed, or mapped as code, by another."""
+    stage(superuser)
+    for name in ("tree/w/in", "alias"):
+        os.makedirs(superuser.path(name))
+    source_, place = superuser.path("tree/w"), superuser.path("alias")
+    before = [
+        *(tool("unshare"), "-m", "--propagation", "private"),
+        *("sh", "-c", f'mount --bind {source_} {place} && exec "$@"', "sh"),
+    ]
+    inner = {"alias": "", "al*": "", "alias/in": "in/", "alias/o*": "o"}[granted]
+    body = (
+        f"{HEAD}os.environ['MARKER'] = DROP + '/marker'; ALIAS, TREE = HOME + '/alias/{inner}own', HOME + '/tree/w/{inner}own'\n"
+        "put(ALIAS); print(os.path.getsize(TREE)); execute(TREE)\n"
+        "shutil.copyfile(READ + '/library.so', ALIAS); execute('true', env={**os.environ, 'LD_PRELOAD': TREE})"
+    )
+    words = [
+        *(*superuser.command, "--permission", "--allow-child-process", f"--allow-fs-read={superuser.home}/"),
+        f"--allow-fs-write={superuser.path('drop')}/,{superuser.path(granted)}{'' if granted[-1] == '*' else '/'}",
+    ]
+    confined = superuser.run([*before, *words, "-c", source(body, superuser.home)])
+    assert not superuser.exists("drop/marker"), confined.said
+    assert str(len(attack.program())) in confined.stdout, confined.said
+    # The twin: what lies beside the place is granted for reading only, and runs.
+    superuser.put("tree/program", attack.program(), 0o755)
+    twin = f"{HEAD}os.environ['MARKER'] = DROP + '/marker'; execute(HOME + '/tree/program')"
+    granted_run = superuser.run([*before, *words, "-c", source(twin, superuser.home)])
+    assert superuser.exists("drop/marker"), granted_run.said
+
+
+def test_a_bind_mount_of_what_is_protected(superuser: Attacker) -> None:
+    os.mkdir(superuser.path("alias"))
+    before = [
+        *(tool("unshare"), "-m", "--propagation", "private"),
+        *("sh", "-c", f'mount --bind {attack.PACKAGE} {superuser.path("alias")} && exec "$@"', "sh"),
+    ]
+    code = f"open({superuser.path('alias/planted')!r}, 'w').close()"
+    words = [*superuser.command, "--permission", f"--allow-fs-write={superuser.path('alias')}/", "-c", code]
+    planted = os.path.join(attack.PACKAGE, "planted")
+    try:
+        refused = superuser.run([*before, *words])
+        assert refused.code == 9, refused.said
+        assert "which runs outside the sandbox the next time" in refused.stderr, refused.said
+        assert not os.path.exists(planted)
+        everything = superuser.run([*before, *words[:-3], "--allow-fs-write=*", *words[-2:]])
+        assert not os.path.exists(planted), everything.said
+        twin = superuser.run([*before, *words[:-3], "--allow-writable-runtime", *words[-3:]])
+        assert os.path.exists(planted), twin.said
+    finally:
+        if os.path.exists(planted):
+            os.unlink(planted)
 
 
 STARTED_WITH = """

@@ -475,3 +475,35 @@ def test_the_prompt_is_confined() -> None:
         screen.expect(">>> ")
         screen.type("\x04")
         assert screen.end() == 0
+
+
+# Processors
+
+
+BUSY = """
+import os, sys, time
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    for _ in range(100):
+        os.path.exists("/nowhere")
+print(*sorted(os.sched_getaffinity(0)), flush=True)
+child = os.fork()
+if child == 0:
+    print(*sorted(os.sched_getaffinity(0)), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+time.sleep(60)
+"""
+
+
+def test_the_supervisor_stays_on_one_processor_only_while_it_serves() -> None:
+    """It goes where the caller is, and is given back what it had; nothing that is started has less."""
+    all_of_them = os.sched_getaffinity(0)
+    text = " ".join(map(str, sorted(all_of_them)))
+    with started(sandboxed("--no-warnings", "--allow-child-process", "-c", BUSY, "1")) as program:
+        pid = program.process.pid
+        if len(all_of_them) > 1:
+            eventually(lambda: len(os.sched_getaffinity(pid)) == 1, "it follows the caller")
+        assert [program.line() for _ in range(2)] == [text] * 2
+        eventually(lambda: os.sched_getaffinity(pid) == all_of_them, "it is given back its processors")
+        assert state(pid) == "S"

@@ -8,7 +8,8 @@ import pytest
 
 from sandboxed_python.errors import PolicyError
 from sandboxed_python.plan.implicit import implicit_read
-from sandboxed_python.plan.protect import LOADER_FILES, Protection, mounts
+from sandboxed_python.plan.mounts import Mounts, parse, read_mounts
+from sandboxed_python.plan.protect import LOADER_FILES, Protection
 from sandboxed_python.policy.model import KERNEL_TREES, Policy
 from sandboxed_python.policy.patterns import Grant
 from tests.plan.world import RUNTIME, SUPERVISOR, World
@@ -76,7 +77,80 @@ def test_everything_leaves_out_what_narrow_grants_may_not_name(world: World) -> 
     assert protection.left_out(Policy(), implicit) == ()
 
 
+def test_other_mounts_of_what_is_protected_are_refused(world: World) -> None:
+    """A bind mount of the environment, or of a folder above it, is the environment."""
+    world.bound = (
+        ("/venv/lib/python3.11/site-packages", "/srv/packages"),
+        ("/venv", "/srv/environment"),
+        ("/data/own", "/venv/lib/python3.11/site-packages/bound"),
+        ("/srv/elsewhere", "/srv/harmless"),
+    )
+    for text in (
+        "/srv/packages",
+        "/srv/packages/module.py",
+        "/srv/environment",
+        "/srv/env*",
+        "/data/own",
+        "/data/own/x",
+    ):
+        assert "runs outside the sandbox the next time" in refusal(world, text)
+        Protection((RUNTIME,)).check(world.policy(write=(text,), writable_runtime=True))
+    Protection((RUNTIME,)).check(world.policy(write=("/srv/harmless", "/srv/elsewhere", "/data/other", "/srv/har*")))
+    everything = world.policy(write=("*",))
+    left_out = Protection((RUNTIME,)).left_out(everything, implicit_read(everything, RUNTIME, None))
+    assert {"/srv/packages", "/srv/environment/lib/python3.11/site-packages", "/data/own"} <= set(left_out)
+    assert "/srv/harmless" not in left_out
+
+
+MOUNTINFO = rb"""
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:21 / /proc rw - proc proc rw
+24 22 0:21 / /srv/my\040jail/proc rw - proc proc rw
+25 22 8:1 /home/w /srv/alias rw - ext4 /dev/sda1 rw
+26 22 8:2 /vol/a /data rw master:1 - ext4 /dev/sdb1 rw
+27 26 8:2 /vol/a/in /data/sub/twice rw - ext4 /dev/sdb1 rw
+28 22 8:2 /vol /backup rw - ext4 /dev/sdb1 rw
+29 22 8:1 /etc/hosts /data/hosts rw - ext4 /dev/sda1 rw
+30 22 0:4 net:[4026531840] /run/netns/x rw - nsfs nsfs rw
+a line of another kind
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "names"),
+    [
+        ("tree", "/srv/alias", {("tree", "/home/w")}),
+        ("tree", "/srv/alias/x", {("tree", "/home/w/x")}),
+        ("path", "/home/w/new", {("path", "/srv/alias/new")}),
+        ("tree", "/home", {("tree", "/srv/alias")}),
+        ("tree", "/home/other", set()),
+        ("prefix", "/home/w/o", {("prefix", "/srv/alias/o")}),
+        ("prefix", "/home/w", {("tree", "/srv/alias")}),
+        ("prefix", "/srv/al", {("tree", "/home/w")}),
+        ("prefix", "/home/x", set()),
+        ("tree", "/data", {("tree", "/backup/a"), ("tree", "/backup/a/in"), ("tree", "/etc/hosts")}),
+        ("tree", "/data/in", {("tree", "/data/sub/twice"), ("tree", "/backup/a/in")}),
+        ("tree", "/backup", {("tree", "/data"), ("tree", "/data/sub/twice")}),
+        ("path", "/etc/hosts", {("path", "/data/hosts")}),
+        ("tree", "/data/sub/twice/x", {("tree", "/data/in/x"), ("tree", "/backup/a/in/x")}),
+    ],
+)
+def test_other_names_of_a_place(kind: str, path: str, names: set[tuple[str, str]]) -> None:
+    mounts = Mounts(parse(MOUNTINFO))
+    assert mounts.kernel == ("/srv/my jail/proc", "/run/netns/x")
+    found = mounts.other_names(kind, path)
+    assert len(found) == len(set(found))
+    assert set(found) == names
+
+
+def test_where_nothing_is_mounted_twice_there_are_no_other_names() -> None:
+    mounts = Mounts(parse(b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:21 / /proc rw - proc proc rw\n"))
+    assert mounts.other_names("tree", "/home") == []
+    assert Mounts(()).other_names("tree", "/home") == []
+    assert read_mounts("/nowhere").kernel == ()
+
+
 def test_the_mounts_of_this_machine() -> None:
-    found = mounts()
+    found = read_mounts().kernel
     assert all(os.path.isabs(path) for path in found)
     assert not [path for path in found for tree in KERNEL_TREES if path == tree or path.startswith(f"{tree}/")]

@@ -18,6 +18,7 @@ from sandboxed_python.plan import landlock as planning
 from sandboxed_python.plan import protect as protecting
 from sandboxed_python.plan import runtime as describing
 from sandboxed_python.plan.model import Plan, Target
+from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.runtime import Runtime
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant, parse_grant, resolve
@@ -76,6 +77,7 @@ class World:
         """Make it of the tables above."""
         self.links = dict(LINKS)
         self.mounts: tuple[str, ...] = ()
+        self.bound: tuple[tuple[str, str], ...] = ()
         self.names: set[str] = {"/"}
         self.folders: set[str] = {"/"}
         for path in (*DIRECTORIES, *FILES, *self.links):
@@ -111,6 +113,11 @@ class World:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return [posixpath.basename(name) for name in self.names if name != "/" and posixpath.dirname(name) == path]
 
+    def mounted(self) -> Mounts:
+        """Return the mounts: everything on one disk, kernel file systems at ``mounts``, and ``bound``."""
+        rows = [("8:1", "/", "/", False), *(("0:9", "/", place, True) for place in self.mounts)]
+        return Mounts([*rows, *(("8:1", root, place, False) for root, place in self.bound)])
+
     def settle(self, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
         """Put this world in place of the real one, for the planner's modules."""
         path = types.SimpleNamespace(
@@ -126,7 +133,7 @@ class World:
         fake.getpid = lambda: SUPERVISOR
         for module in (building, implicit, planning, describing, protecting):
             monkeypatch.setattr(module, "os", fake)
-        monkeypatch.setattr(protecting.Protection.__init__, "__defaults__", (lambda: self.mounts,))
+        monkeypatch.setattr(protecting.Protection.__init__, "__defaults__", (self.mounted,))
         defaults = tuple(
             self.listdir if value is os.listdir else value for value in planning.path_rules.__defaults__ or ()
         )

@@ -66,6 +66,19 @@ def test_with_the_hook(attacker: Attacker, name: str) -> None:
     assert attacker.exists("write/child"), granted.said
 
 
+@pytest.mark.parametrize("name", ["new", "pre*", "there", "folder/"])
+def test_redirection_to_standard_streams(attacker: Attacker, name: str) -> None:
+    """Whatever kind of write grant there is besides, a pipe is the program's own."""
+    attacker.put("write/there", "")
+    os.mkdir(attacker.path("write", "folder"))
+    line = "echo one > /dev/stderr; echo two | tee /dev/fd/2 > /dev/null; echo three > /dev/stdout"
+    code = f"import subprocess; subprocess.run(['sh', '-c', {line!r}]); open('/dev/stderr', 'w').write('four')"
+    ran = program(attacker, code, f"--allow-fs-write={attacker.path('write', name)}", "--allow-child-process")
+    check_ran(ran)
+    assert "three" in ran.stdout
+    assert [word for word in ("one", "two", "four") if word not in ran.stderr] == []
+
+
 def test_a_terminal_of_its_own(attacker: Attacker) -> None:
     check_refused(program(attacker, "os.forkpty()"), "ChildProcess")
 

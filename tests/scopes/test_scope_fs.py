@@ -159,3 +159,16 @@ def test_asking_whether_something_is_there(attacker: Attacker) -> None:
     assert denied.stdout == "False False False\n", denied.said
     granted = program(attacker, code, "--allow-fs-metadata")
     assert granted.stdout == "True True True\n", granted.said
+
+
+def test_listing_the_root_of_a_grant(attacker: Attacker) -> None:
+    """``ls -la`` asks for the access list of ``..``, which may be known of but not read."""
+    flags = (f"--allow-fs-read={attacker.path('read')}/", "--allow-child-process")
+    code = "import subprocess; subprocess.run(['ls', '-la', {}], check=True)"
+    ran = program(attacker, code.format("READ"), *flags)
+    check_ran(ran)
+    assert ran.stderr == "", ran.said
+    assert "data" in ran.stdout, ran.said
+    denied = program(attacker, code.format("SECRET"), *flags)
+    assert denied.code == 1, denied.said
+    assert "data" not in denied.stdout, denied.said

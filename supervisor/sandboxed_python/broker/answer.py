@@ -10,18 +10,15 @@ import os
 from sandboxed_python.broker.identity import call_as, changes, foreign
 from sandboxed_python.broker.judge import NEEDS, judge_stop
 from sandboxed_python.broker.later import hand_over
-from sandboxed_python.broker.paths import OURS
 from sandboxed_python.broker.request import (
     CONTINUE,
     DENIED,
-    NOTHING,
     Answer,
     Context,
     DeniedError,
     GoneError,
     Request,
     StoppedError,
-    failure,
 )
 from sandboxed_python.kernel import notify, uapi
 
@@ -98,15 +95,12 @@ def answer(request: Request, number: int) -> Answer:
         return _as_caller(request, handler)
     except StoppedError as stop:
         return _judged(request, stop)
-    except (GoneError, notify.VanishedError):
-        return NOTHING
-    except (DeniedError, notify.ClosedError):
-        return DENIED
+    except (DeniedError, GoneError, notify.ClosedError, notify.VanishedError):
+        return DENIED  # also for a caller that is gone: should it wait after all, it has an answer
     except OSError as error:
-        number = error.errno or 0
-        return _wrong(request, error) if number <= 0 or number in OURS else failure(number)
+        return request.failed(error)
     except Exception as error:  # noqa: BLE001 - the law
-        return _wrong(request, error)
+        return request.wrong(error)
 
 
 def _as_caller(request: Request, handler: Handler) -> Answer:
@@ -118,30 +112,22 @@ def _judged(request: Request, stop: StoppedError) -> Answer:
     try:
         return judge_stop(request, stop)
     except Exception as error:  # noqa: BLE001 - the law
-        return _wrong(request, error)
-
-
-def _wrong(request: Request, error: Exception) -> Answer:
-    """Report what should not happen, and deny."""
-    report = request.context.on_error
-    if report is not None:
-        try:
-            report(request, error)
-        except Exception:  # noqa: BLE001 - the law
-            return DENIED
-    return DENIED
+        return request.wrong(error)
 
 
 def deliver(request: Request, given: Answer) -> None:
-    """Tell the kernel an answer, and close what was handed over. A caller that is gone is no error."""
+    """Tell the kernel an answer, and close what was handed over. A caller that is gone is no error. Never raises."""
     listener = request.context.listener
     kind = given.kind
-    if kind == Answer.REPLY:
-        notify.send(listener, request.id, given.error, given.value)
-    elif kind == Answer.CONTINUE:
-        notify.send(listener, request.id, 0, 0, uapi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
-    elif kind == Answer.DESCRIPTOR:
-        hand_over(listener, request.id, given)
+    try:
+        if kind == Answer.REPLY:
+            notify.send(listener, request.id, given.error, given.value)
+        elif kind == Answer.CONTINUE:
+            notify.send(listener, request.id, 0, 0, uapi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
+        elif kind == Answer.DESCRIPTOR:
+            hand_over(listener, request.id, given)
+    except Exception as error:  # noqa: BLE001 - the law
+        notify.send(listener, request.id, request.wrong(error).error)
 
 
 def serve_one(context: Context) -> bool:

@@ -145,6 +145,8 @@ def _open_place(request: Request, place: Place, flags: int) -> Answer:
         kind = found.st_mode & _S_IFMT
         if kind == _S_IFLNK:
             return failure(errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP)
+        if kind == _S_IFDIR and flags & os.O_CREAT:
+            return failure(errno.EISDIR)
         if kind in (_S_IFREG, _S_IFDIR) or found.st_rdev in _READY_DEVICES:
             return _handed(_reopen(place.descriptor, flags), flags)
         if found.st_rdev == _TERMINAL and kind == _S_IFCHR and not _same_session(request):
@@ -202,9 +204,12 @@ def _open_slowly(request: Request, place: Place, flags: int) -> Answer:
 
     if flags & os.O_NONBLOCK:
         return work()
-    answer = later(request, work, path)
-    if answer is DENIED:
-        place.close()
+    answer = DENIED
+    try:
+        answer = later(request, work, path)
+    finally:
+        if answer is DENIED:
+            place.close()
     return answer
 
 
@@ -213,7 +218,10 @@ def _create(request: Request, at: int, path: bytes, flags: int, mode: int) -> An
     if flags & os.O_EXCL or path[-1:] == b"/":  # a link is in the way; EISDIR
         entry = find_entry(request, at, path)
     else:
-        entry = find_or_entry(request, at, path, follow=not flags & os.O_NOFOLLOW)
+        found = find_or_entry(request, at, path, follow=not flags & os.O_NOFOLLOW)
+        if isinstance(found, Place):
+            return _open_place(request, found, flags)
+        entry = found
     try:
         if _kernel_decides(request, entry.path):
             return CONTINUE

@@ -25,6 +25,9 @@ _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _STAT_FLAGS = uapi.AT_SYMLINK_NOFOLLOW | uapi.AT_NO_AUTOMOUNT | uapi.AT_EMPTY_PATH | uapi.AT_STATX_SYNC_TYPE
 _ACCESS_FLAGS = uapi.AT_EACCESS | uapi.AT_SYMLINK_NOFOLLOW | uapi.AT_EMPTY_PATH
 _INVALID = failure(errno.EINVAL)
+# What may be known of but not read (a folder above a grant) has no attributes, as on a file system without them: ls(1)
+# and cp(1) ask for the access list of whatever they list, and complain about any other errno.
+_NO_ATTRIBUTES = failure(errno.EOPNOTSUPP)
 _S_IFMT, _S_IFLNK = 0o170000, 0o120000
 
 
@@ -193,6 +196,9 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
             return failure(errno.ERANGE)
     place = _find(request, _CWD, address, follow)
     try:
+        checks = request.context.checks
+        if not checks["read"](place.path) and checks["stat"](place.path):
+            return _NO_ATTRIBUTES
         if not permits(request, place):
             return DENIED
         length, data = notify.getxattr(place.descriptor, name, min(size, uapi.XATTR_SIZE_MAX))

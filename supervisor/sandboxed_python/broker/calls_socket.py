@@ -26,7 +26,7 @@ from sandboxed_python.broker.judge import permits, permits_path
 from sandboxed_python.broker.later import later
 from sandboxed_python.broker.paths import find, find_entry
 from sandboxed_python.broker.remote import inside, status_flags
-from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, Answer, failure, int32
+from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, Answer, failure, int32, remember
 from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
@@ -37,7 +37,6 @@ _CWD = uapi.AT_FDCWD & 0xFFFFFFFF
 _NONBLOCK = os.O_NONBLOCK  # SOCK_NONBLOCK is the same bit
 _STREAMS = (uapi.SOCK_STREAM, uapi.SOCK_SEQPACKET)
 _BACKLOG = 128
-_REMEMBERED = 65536  # sockets; the oldest are forgotten, and a connect to a path fails on them
 
 
 def socket_inode(request: Request, descriptor: int) -> int:
@@ -66,9 +65,7 @@ def socket(request: Request) -> Answer:
     elif kind in _STREAMS:
         mine, other = _socket.socketpair(_socket.AF_UNIX, kind)
         other.close()
-        if len(context.sockets) >= _REMEMBERED:
-            context.sockets.pop(next(iter(context.sockets)))
-        context.sockets[os.fstat(mine.fileno()).st_ino] = kind
+        remember(context.sockets, os.fstat(mine.fileno()).st_ino, kind)
     else:
         return failure(errno.ESOCKTNOSUPPORT)
     mine.setblocking(not flags & _NONBLOCK)
@@ -182,7 +179,7 @@ def _connect_datagrams(request: Request, sender: datagrams.Sender, name: bytes) 
         if not permits(request, place):
             return DENIED
         request.confirm()
-        sender.connect(notify.by_descriptor(place.descriptor))
+        sender.connect(request.context, notify.by_descriptor(place.descriptor))
         return DONE
     finally:
         place.close()
@@ -204,7 +201,7 @@ def bind(request: Request) -> Answer:
     try:
         if name[:1] in (b"", b"\0"):
             mine.bind(name)
-            request.context.abstract.add(_own_name(mine))
+            remember(request.context.abstract, _own_name(mine), None)
         else:
             answer = _bind_path(request, mine, name)
             if answer is not DONE:
@@ -237,7 +234,7 @@ def _bind_path(request: Request, mine: _socket.socket, name: bytes) -> Answer:
             with_mask(request, lambda: mine.bind(path))
         except FileExistsError:
             return failure(errno.EADDRINUSE)
-        request.context.bound[os.fstat(mine.fileno()).st_ino] = name
+        remember(request.context.bound, os.fstat(mine.fileno()).st_ino, name)
         return DONE
     finally:
         entry.close()

@@ -14,6 +14,7 @@ import _thread
 import errno
 import os
 
+from sandboxed_python.broker.request import roam
 from sandboxed_python.kernel import uapi
 from sandboxed_python.kernel.calls import poll
 
@@ -48,7 +49,7 @@ class Sender:
         """
         self._target.sendto(message, _socket.MSG_DONTWAIT, path)
 
-    def connect(self, path: bytes) -> None:
+    def connect(self, context: Context, path: bytes) -> None:
         """Connect to a socket path, and pass on what the caller sends from now on.
 
         Raises:
@@ -64,9 +65,10 @@ class Sender:
         old.close()
         if not self.connected:
             self.connected = True
-            _thread.start_new_thread(self._pass_on, ())
+            _thread.start_new_thread(self._pass_on, (context,))
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, context: Context) -> None:
+        roam(context)
         try:
             while True:
                 message = self.source.recv(LARGEST)
@@ -110,5 +112,10 @@ def open_one(context: Context) -> _socket.socket:
     if len(known) >= MOST:
         raise OSError(errno.ENOBUFS, "")
     theirs, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    known[os.fstat(theirs.fileno()).st_ino] = Sender(ours)
+    try:
+        known[os.fstat(theirs.fileno()).st_ino] = Sender(ours)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
     return theirs

@@ -36,7 +36,9 @@ def may_map(gate: MapGate, policy: Policy, task: int, descriptor: int) -> bool:
 
 def may_map_path(gate: MapGate, policy: Policy, path: str) -> bool:
     """Tell whether the file at ``path`` (absolute, resolved) may be mapped executable."""
-    if not policy.readable(path) or policy.writable(path):
+    if not policy.readable(path) or policy.writable(path) or path.startswith(gate.begun):
+        return False
+    if any(path == place or path.startswith(place + "/") for place in gate.written):
         return False
     if any(part in path for part in gate.open_to):
         return True

@@ -10,7 +10,7 @@ import _thread
 import errno
 import os
 
-from sandboxed_python.broker.request import DENIED, NOTHING, Answer
+from sandboxed_python.broker.request import DENIED, NOTHING, Answer, roam
 from sandboxed_python.kernel import notify
 
 TYPE_CHECKING = False
@@ -63,15 +63,18 @@ def _poke(path: str) -> None:
 def _work(listener: int, request: Request, work: Callable[[], Answer]) -> None:
     answer = DENIED
     try:
+        roam(request.context)
         answer = work()
     except OSError as error:
-        answer = Answer(error=error.errno or errno.EACCES)
-    except Exception:  # noqa: BLE001 - whatever goes wrong is a denial
-        answer = DENIED
+        answer = request.failed(error)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+        answer = request.wrong(error)
     finally:
         _waiting.pop(request.id, None)
         try:
             hand_over(listener, request.id, answer)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+            notify.send_apart(listener, request.id, request.wrong(error).error, 0)
         finally:
             os.close(listener)
 

@@ -18,7 +18,7 @@ import errno
 import os
 
 from sandboxed_python.broker.remote import inside, read_file, thread_group
-from sandboxed_python.broker.request import DeniedError, StoppedError, int32, real_path
+from sandboxed_python.broker.request import OURS, DeniedError, StoppedError, int32, real_path
 from sandboxed_python.kernel import notify, uapi
 from sandboxed_python.kernel.calls import get_errno
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PATH_FLAGS = uapi.O_PATH | os.O_CLOEXEC
 ONE_STEP = PATH_FLAGS | os.O_NOFOLLOW
-OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # troubles of the supervisor's own
 MAX_LINKS = 40  # MAXSYMLINKS, path_resolution(7)
 FORGET = 4096  # caches start afresh when they hold so many entries
 DELETED = " (deleted)"
@@ -100,6 +99,8 @@ def open_base(request: Request, at: int) -> int:
     except FileNotFoundError:
         request.confirm()
     except OSError as error:
+        if error.errno in OURS:
+            raise
         raise DeniedError from error
     raise OSError(errno.EBADF, "")
 
@@ -283,6 +284,8 @@ def entry_path(folder: Place, name: bytes) -> str:
     try:
         descriptor = os.open(last, PATH_FLAGS, dir_fd=folder.descriptor)
     except OSError as error:
+        if error.errno in OURS:
+            raise
         raise StoppedError(error.errno or errno.EACCES, folder.path, b"") from None
     try:
         return real_path(descriptor)
@@ -295,11 +298,12 @@ def below(folder: str, name: str) -> str:
     return f"/{name}" if folder == "/" else f"{folder}/{name}"
 
 
-def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> Entry:
+def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> Entry | Place:
     """Reach the last component for open(2) with ``O_CREAT``: a link in the last place is followed, also a dangling one.
 
     Returns:
-        The entry with the descriptor of what is there, or with -1 where a file would be made.
+        The entry with the descriptor of what is there, or with -1 where a file would be made. The object itself where a
+        magic link leads to it (``/dev/stderr``): it may have no name.
 
     Raises:
         StoppedError: as the kernel's errno, not yet judged.
@@ -317,11 +321,11 @@ def find_or_entry(request: Request, at: int, path: bytes, *, follow: bool) -> En
             return entry
     except OSError as error:
         entry.close()
+        if error.errno in OURS:
+            raise
         raise StoppedError(error.errno or errno.EACCES, entry.path, b"") from None
     entry.close()
-    found = Walk(request, int32(at), path, follow=follow, creating=True).run()
-    assert isinstance(found, Entry)
-    return found
+    return Walk(request, int32(at), path, follow=follow, creating=True).run()
 
 
 class Walk:
@@ -332,7 +336,8 @@ class Walk:
         at: where a relative path starts: a descriptor of the caller's, or ``AT_FDCWD``.
         path: as the caller spelled it, not empty.
         follow: follow a link in the last place.
-        creating: return the last component's entry, whether it is there or not.
+        creating: return the last component's entry, whether it is there or not; unless a magic link is in the last
+            place and followed.
     """
 
     def __init__(self, request: Request, at: int, path: bytes, *, follow: bool, creating: bool = False) -> None:
@@ -359,7 +364,7 @@ class Walk:
                 entry = self._step(self.todo.pop())
                 if entry is not None:
                     return entry
-            if self.creating:  # "/", or the end of a link to it
+            if self.creating and self.reached != BY_MAGIC_LINK:  # "/", or the end of a link to it
                 return self._entry(b"/", -1)
             if self.slash and os.fstat(self.here).st_mode & _S_IFMT != _S_IFDIR:
                 raise StoppedError(errno.ENOTDIR, real_path(self.here), b"")
@@ -471,8 +476,9 @@ class Walk:
         return Entry(self._take(), name + b"/" if self.slash and name != b"/" else name, path, descriptor)
 
     def _stopped(self, error: OSError, name: bytes) -> StoppedError:
+        """Return what a failure at a component is raised as; raise it as it is when it is a trouble of our own."""
         if error.errno in OURS:
-            raise DeniedError from error
+            raise error
         path = real_path(self.here)
         if name not in (b".", b".."):
             path = below(path, os.fsdecode(name))

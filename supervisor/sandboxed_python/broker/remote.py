@@ -35,12 +35,13 @@ def status(request: Request) -> dict[bytes, bytes]:
 
     Raises:
         GoneError: the caller is gone.
+        OSError: a trouble of our own.
     """
     fields = request.status
     if fields is None:
         try:
             text = read_file(f"/proc/{request.task}/status")
-        except OSError as error:
+        except (FileNotFoundError, ProcessLookupError) as error:
             raise GoneError from error
         pairs = [line.partition(b":") for line in text.split(b"\n")]
         fields = request.status = {key: value.strip() for key, _colon, value in pairs}

@@ -14,10 +14,13 @@ from sandboxed_python.kernel.calls import Char, addressof
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from sandboxed_python.broker.datagrams import Sender
     from sandboxed_python.policy.model import Policy
 
+    Key = TypeVar("Key")
+    Value = TypeVar("Value")
     Handler = Callable[["Request"], "Answer"]
     """Does the work of one call and says what to answer. It may raise OSError (the errno is answered, so only after the
     judgement), Stopped, Denied or Gone; anything else is answered as a denial."""
@@ -83,6 +86,9 @@ class Answer:
         self.replace = replace
 
 
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errnos that are troubles of the supervisor's own, and not what the caller would have got."""
+
 DONE = Answer()
 DENIED = Answer(error=errno.EACCES)
 CONTINUE = Answer(Answer.CONTINUE)
@@ -112,8 +118,8 @@ class Context:
         kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
         kernel_writes: likewise for writing and creating.
         identity: ``"fixed"`` while no task can have changed its ids or capabilities, else ``"unknown"``: then they are
-            looked at for every call. The identity calls' handlers switch to ``"unknown"``; a supervisor without
-            capabilities never needs it.
+            looked at for every call. The identity calls' handlers switch to ``"unknown"``; ``identity.at_first`` tells
+            what to start with.
         on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.
@@ -124,15 +130,16 @@ class Context:
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
         sockets: inode -> type of the Unix sockets that were handed out unconnected.
-        abstract: abstract socket names that were bound inside the sandbox.
+        abstract: abstract socket names that were bound inside the sandbox, in the order of binding; no values.
         datagrams: inode -> our half of the Unix datagram sockets.
+        processors: those that the serving thread may run on, while it stays on the caller's; else empty.
         bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
     """
 
     __slots__ = (
         "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "reachable", "rooted", "roots",
-        "sockets", "straight",
+        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "processors", "reachable",
+        "rooted", "roots", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -163,8 +170,9 @@ class Context:
         self.rooted: set[int] = set()
         self.sockets: dict[int, int] = {}
         self.datagrams: dict[int, Sender] = {}
-        self.abstract: set[bytes] = set()
+        self.abstract: dict[bytes, None] = {}
         self.bound: dict[int, bytes] = {}
+        self.processors: set[int] = set()
 
     @property
     def policy(self) -> Policy:
@@ -178,6 +186,27 @@ class Context:
         self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
         self.named = frozenset([path for grant in given for path in grant.exact])
         self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
+
+
+REMEMBERED = 65536
+"""Sockets, and names of sockets, at most. The oldest are forgotten: they can't be connected, or show another name."""
+
+
+def remember(known: dict[Key, Value], key: Key, value: Value) -> None:
+    """Add to what is known about the sandbox's sockets, of which a program can make as many as it likes."""
+    known.pop(key, None)
+    if len(known) >= REMEMBERED:
+        del known[next(iter(known))]
+    known[key] = value
+
+
+def roam(context: Context) -> None:
+    """Let this thread run wherever the supervisor may: a new thread starts with the processor of the serving one."""
+    if context.processors:
+        try:
+            os.sched_setaffinity(0, context.processors)
+        except OSError:
+            return  # they were taken from us meanwhile
 
 
 class Request:
@@ -235,6 +264,21 @@ class Request:
         if data:
             buffer = (Char * len(data)).from_buffer_copy(data)
             self.write_memory(address, addressof(buffer), len(data))
+
+    def wrong(self, error: Exception) -> Answer:
+        """Report what should not happen, and return the denial that it is answered with. Never raises."""
+        report = self.context.on_error
+        if report is not None:
+            try:
+                report(self, error)
+            except Exception:  # noqa: BLE001 - the law
+                return DENIED
+        return DENIED
+
+    def failed(self, error: OSError) -> Answer:
+        """Return the answer for a system call of ours that failed: its errno, unless that is trouble of our own."""
+        number = error.errno or 0
+        return self.wrong(error) if number <= 0 or number in OURS else failure(number)
 
     def confirm(self) -> None:
         """Make sure that the caller still waits, so that what was read of it by its number was its own.

@@ -5,11 +5,14 @@ Runs in: supervisor.
 
 from __future__ import annotations
 
+import _thread
 import os
+import time as _time
 
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request
+from sandboxed_python.broker.identity import at_first
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, roam
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
@@ -21,6 +24,46 @@ if TYPE_CHECKING:
 
 
 FOLLOW_EVERY = 64
+SAID = 5  # troubles that are told of one by one; the others are counted
+
+
+class Troubles:
+    """What should not have happened in the broker, told in one line each on stderr.
+
+    A program that finds a way to cause them must not fill the user's screen, nor keep the supervisor from its work by a
+    stderr that nobody reads: the lines are written by threads of their own.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self, request: Request, error: Exception) -> None:
+        """Tell that a call was denied because its answer failed; for ``Context.on_error``."""
+        self.count += 1
+        if self.count <= SAID:
+            text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ascii(error)
+            self._say(f"{request.name or 'a call'} was denied, since the supervisor failed to answer it: {text:.300}")
+
+    def sum_up(self) -> None:
+        """Tell at the end how many there were."""
+        if self.count > SAID:
+            self._say(f"{self.count} calls in all were denied, since the supervisor failed to answer them")
+        if self.count:
+            _time.sleep(0.02)  # let the last line out
+
+    @staticmethod
+    def _say(text: str) -> None:
+        try:
+            _thread.start_new_thread(_write, (f"sandboxed-python: {text}\n".encode("ascii", "backslashreplace"),))
+        except RuntimeError:
+            return  # no more threads
+
+
+def _write(line: bytes) -> None:
+    try:
+        os.write(2, line)
+    except OSError:
+        return  # nobody listens
 
 
 class Broker:
@@ -38,6 +81,7 @@ class Broker:
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
         """
         self.plan = plan
+        self.troubles = Troubles()
         self._served = 0
         self._processor = -1
         self._execs_left = 1 if plan.way == "exec" and not plan.policy.granted("child") else 0
@@ -50,7 +94,8 @@ class Broker:
             landlock=plan.abi >= 3,
             kernel_reads=readable,
             kernel_writes=writable,
-            identity="fixed",  # the notified identity calls switch it
+            identity=at_first(),  # the notified identity calls switch it
+            on_error=self.troubles.tell,
         )
         self.context.handlers = self._handlers()
         seccomp.set_sync_wake_up(listener)
@@ -74,17 +119,32 @@ class Broker:
 
         The caller waits while we work, so nothing is lost. Where it runs is field 39 of proc_pid_stat(5).
         """
+        context = self.context
         try:
             with open(f"/proc/{task}/stat", "rb", 0) as file:
                 processor = int(file.read(1024).rpartition(b")")[2].split()[36])
-            if processor != self._processor:
+            if processor == self._processor:
+                return
+            allowed = context.processors or os.sched_getaffinity(0)
+            if processor in allowed:
+                context.processors = allowed
                 os.sched_setaffinity(0, {processor})
                 self._processor = processor
         except (OSError, ValueError, IndexError):
             return  # it has ended, or that processor isn't ours
 
+    def rest(self) -> None:
+        """Take back the processors that ``_follow`` gave up: nobody calls, or another process is to be started."""
+        context = self.context
+        if context.processors:
+            roam(context)
+            context.processors = set()
+            self._processor = -1
+
     def close(self) -> None:
         """Let go, when the last confined task is gone."""
+        self.rest()
+        self.troubles.sum_up()
         close(self.context)
         os.close(self.context.listener)
 

@@ -5,6 +5,7 @@ Runs in: supervisor. Questions that only trying answers are tried in a forked ch
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sandboxed_python.errors import KernelError
@@ -70,6 +71,13 @@ def report(support: Support) -> list[tuple[str, bool, str, str]]:
     ):
         good, found = _tried(trial)
         rows.append((name, good, found, meaning))
+    rows.append(
+        (
+            "Yama ptrace_scope",
+            *yama(),
+            "0 and 1 let the supervisor read its child's memory, 2 and 3 don't (ptrace(2))",
+        )
+    )
     _effective, permitted, _inheritable = process.get_capabilities()
     held = [name for number, name in enumerate(uapi.CAPABILITIES) if permitted >> number & 1]
     kept = [name for name in held if name in process.KEPT_CAPABILITIES]
@@ -77,6 +85,22 @@ def report(support: Support) -> list[tuple[str, bool, str, str]]:
         ("capabilities", True, f"{len(held)} held, {len(kept)} kept", "the rest is given up before the program")
     )
     return rows
+
+
+def yama(setting: str = "/proc/sys/kernel/yama/ptrace_scope") -> tuple[bool, str]:
+    """Return whether the Yama security module leaves a child's memory to its parent, and what was found.
+
+    Its levels: 0 as without it, 1 descendants only, 2 with CAP_SYS_PTRACE only, which the supervisor gives up, 3 nobody
+    (Documentation/admin-guide/LSM/Yama.rst).
+    """
+    try:
+        with open(setting, "rb") as file:
+            level = file.read(16).strip().decode("ascii", "replace")
+    except FileNotFoundError:
+        return True, "no Yama"
+    except OSError as error:
+        return True, f"unknown: {error.strerror}"
+    return level in ("0", "1"), level
 
 
 def _yes(good: bool) -> str:  # noqa: FBT001
@@ -91,7 +115,7 @@ def _tried(trial: Callable[[], object]) -> tuple[bool, str]:
         text = "yes"
         try:
             trial()
-        except (KernelError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - this process must end here, whatever a trial does
             text = f"no: {error}"
         os.write(writer, text.encode())
         os._exit(0)
@@ -123,9 +147,11 @@ def _restrict() -> None:
 
 
 def _read_child() -> None:
+    """Read a child's memory with the rights that the supervisor has when it answers."""
     from sandboxed_python.kernel.calls import Char, addressof
-    from sandboxed_python.kernel.notify import read_memory
+    from sandboxed_python.kernel.notify import ClosedError, read_memory
 
+    process.cut_capabilities(process.capability_mask(process.KEPT_CAPABILITIES))
     secret = (Char * 8).from_buffer_copy(b"readable")
     reader, writer = os.pipe()
     pid = os.fork()
@@ -136,7 +162,9 @@ def _read_child() -> None:
     os.close(reader)
     try:
         if read_memory(pid, addressof(secret), 8) != b"readable":
-            raise KernelError(5, "process_vm_readv", str(pid))
+            raise KernelError(errno.EIO, "process_vm_readv", str(pid))
+    except ClosedError as error:
+        raise KernelError(errno.EPERM, "process_vm_readv", str(pid)) from error
     finally:
         os.close(writer)
         os.waitpid(pid, 0)

@@ -59,7 +59,16 @@ def cut_capabilities(keep: int) -> None:
                     raise
             number += 1
     prctl(uapi.PR_CAP_AMBIENT, uapi.PR_CAP_AMBIENT_CLEAR_ALL)
-    sets = (effective & keep, permitted & keep, 0)
+    set_capabilities(effective & keep, permitted & keep, 0)
+
+
+def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the capability sets of this thread alone (capset(2)).
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    sets = (effective, permitted, inheritable)
     data = b"".join((mask & 0xFFFFFFFF).to_bytes(4, "little") for mask in sets)
     data += b"".join((mask >> 32).to_bytes(4, "little") for mask in sets)
     syscall("capset", _header(), data)

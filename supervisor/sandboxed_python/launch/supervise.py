@@ -31,6 +31,7 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
 # many a small program ends before.
 _SOON = 50
+IDLE = 200  # milliseconds without a call after which the broker rests
 
 
 def supervise(session: Session, plan: Plan) -> int:
@@ -47,16 +48,21 @@ def supervise(session: Session, plan: Plan) -> int:
     events = poller.events
     if plan.notify_parts and (plan.way == "exec" or plan.policy.writable_runtime):
         _load_broker()  # it is asked at once; or its files may change
+    patience = -1
     while session.status is None:
         waiting = session.broker is None and session.listener >= 0
-        if not poller.wait(_SOON if waiting else -1):
+        if not poller.wait(_SOON if waiting else patience):
+            patience = -1
             if waiting:
                 _open_broker(session, plan)
+            elif session.broker is not None:
+                session.broker.rest()
             continue
         if events[_LISTENER]:
             if events[_LISTENER] & uapi.POLLIN:
                 broker = session.broker or _open_broker(session, plan)
                 broker.serve()
+                patience = IDLE
                 if broker.context.identity != "fixed":
                     session.guard.start()  # the child's parent-death signal is lost with its ids
             else:  # POLLHUP: the last confined task is gone
@@ -78,6 +84,7 @@ def _load_broker() -> None:
 
 def _close_listener(session: Session) -> None:
     if session.broker is not None:
+        session.broker.rest()
         session.broker.close()
     elif session.listener >= 0:
         os.close(session.listener)

@@ -21,6 +21,7 @@ from sandboxed_python.policy.table import WASM_RUNTIMES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sandboxed_python.kernel.probe import Support
+    from sandboxed_python.plan.landlock import Written
     from sandboxed_python.plan.model import Target
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
@@ -79,8 +80,11 @@ def build(  # noqa: PLR0913
     )
     ruleset, abi, missing = _ruleset(policy, support)
     interpreter = () if fork else tuple(os.path.realpath(path) for path in (runtime.executable, *LOADERS))
-    rules = path_rules(effective, _existing(programs), interpreter) if abi else ()
-    gate = map_gate(policy, runtime, real)
+    # Only where something may be executed or mapped does it matter what else is a name of what may be written.
+    code = bool(policy.write) and not (policy.granted("addon") and not policy.granted("child"))
+    written = protection.written(policy) if code else ((), ())
+    rules = path_rules(effective, _existing(programs), interpreter, written=written) if abi else ()
+    gate = map_gate(policy, runtime, real, written)
     parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()
     return Plan(
         policy=effective,
@@ -145,7 +149,7 @@ def filter_scopes(policy: Policy) -> frozenset[str]:
     return frozenset(scopes)
 
 
-def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths) -> MapGate | None:
+def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths, written: Written = ((), ())) -> MapGate | None:
     """Return which files may be mapped executable; None with addons: machine code needs no file then."""
     if policy.granted("addon"):
         return None
@@ -163,6 +167,8 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths) -> MapG
         files=tuple(dict.fromkeys(files)),
         banned=("/site-packages/", "/dist-packages/", "/lib-dynload/_test", "/lib-dynload/_xx", "/lib-dynload/xx"),
         open_to=WASM_RUNTIMES if policy.granted("wasi") else (),
+        written=written[0],
+        begun=written[1],
     )
 
 

@@ -11,6 +11,7 @@ import os
 from sandboxed_python.kernel import landlock
 from sandboxed_python.plan.implicit import ENTRY, INTERPRETER
 from sandboxed_python.plan.model import PathRule
+from sandboxed_python.plan.mounts import within
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
 
 TYPE_CHECKING = False
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sandboxed_python.policy.patterns import Grant
 
     Listing = Callable[[str], list[str]]
+    Written = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 # Reasons of implicit grants whose files a child process may execute; programs come besides (plan.implicit).
@@ -28,11 +30,6 @@ EXECUTABLE = frozenset((ENTRY, INTERPRETER))
 
 
 TERMINALS = ("/dev/tty", "/dev/pts")
-
-
-def within(path: str, tree: str) -> bool:
-    """Tell whether a path is a tree or lies in it."""
-    return tree in (path, "/") or path.startswith(tree + "/")
 
 
 def around(tree: str, left_out: Iterable[str], listing: Listing, prefixes: Iterable[str] = ()) -> list[str]:
@@ -65,7 +62,12 @@ def around(tree: str, left_out: Iterable[str], listing: Listing, prefixes: Itera
 
 
 def path_rules(
-    policy: Policy, programs: tuple[str, ...], interpreter: tuple[str, ...] = (), listing: Listing = os.listdir
+    policy: Policy,
+    programs: tuple[str, ...],
+    interpreter: tuple[str, ...] = (),
+    listing: Listing = os.listdir,
+    *,
+    written: Written = ((), ()),
 ) -> tuple[PathRule, ...]:
     """Return the Landlock rules of the effective policy.
 
@@ -76,6 +78,7 @@ def path_rules(
         programs: trees of system programs and libraries; executable when child processes are granted.
         interpreter: files that the first exec needs (the exec way): the interpreter and its loader.
         listing: as ``os.listdir``.
+        written: other names of what the user's grants make writable, and other prefixes.
     """
     rights: dict[str, int] = {}
     optional: dict[str, bool] = {}
@@ -97,16 +100,18 @@ def path_rules(
         for path in _read_places(grant):
             add(path, landlock.READ, grant.implicit)
     if policy.granted("child"):
-        for path in _executable(policy, programs, listing):
+        for path in _executable(policy, programs, listing, written):
             add(path, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
     return tuple([PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()])
 
 
-def _executable(policy: Policy, programs: tuple[str, ...], listing: Listing) -> Iterator[str]:
+def _executable(policy: Policy, programs: tuple[str, ...], listing: Listing, written: Written) -> Iterator[str]:
     """Yield what child processes may execute: programs and what is granted for reading, unless it can be written."""
     places, prefixes = _written(policy)
+    places += written[0]
+    prefixes += written[1]
     everything = any(is_broad(grant) and grant.kind != "prefix" for grant in policy.write)
     for grant in policy.read:
         if grant.implicit and grant.reason not in EXECUTABLE:

@@ -54,12 +54,16 @@ class MapGate(Frozen):
         files: further files, by name.
         banned: name parts of paths that may not, although they lie in a tree.
         open_to: path parts that lift the ban: WASM runtimes with ``--allow-wasi``.
+        written: other names of what may be written, which may not be mapped, with all below (bind mounts).
+        begun: what such names start with.
     """
 
     trees: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     banned: tuple[str, ...] = ()
     open_to: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
 
 
 class Plan(Frozen):

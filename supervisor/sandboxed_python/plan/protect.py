@@ -9,7 +9,7 @@ import os
 
 from sandboxed_python.errors import PolicyError
 from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES, PROGRAM_TREES
-from sandboxed_python.plan.landlock import within
+from sandboxed_python.plan.mounts import read_mounts, within
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
 from sandboxed_python.policy.patterns import Matcher, resolve
 
@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandboxed_python.plan.landlock import Written
+    from sandboxed_python.plan.mounts import Mounts
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
@@ -34,13 +36,6 @@ OWN_PROCESS = (
 )
 # What the loader runs, or takes its orders from, in every program.
 LOADER_FILES = ("/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
-# File systems whose files are the kernel's own doors, wherever they are mounted (proc_pid_mountinfo(5)).
-KERNEL_FILE_SYSTEMS = frozenset(
-    (
-        "proc", "sysfs", "devtmpfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2", "bpf",
-        "efivarfs", "pstore", "binfmt_misc", "selinuxfs", "fusectl", "nsfs", "resctrl",
-    )
-)  # fmt: skip
 
 
 def links_on(path: str) -> list[str]:
@@ -56,34 +51,21 @@ def links_on(path: str) -> list[str]:
     return found
 
 
-def mounts() -> tuple[str, ...]:
-    """Return where kernel file systems are mounted outside of ``KERNEL_TREES``."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().split(b"\n")
-    except OSError:
-        return ()
-    found: list[str] = []
-    for line in lines:
-        head, dash, tail = line.partition(b" - ")
-        if not dash or os.fsdecode(tail.split(b" ", 1)[0]) not in KERNEL_FILE_SYSTEMS:
-            continue
-        # Blanks and backslashes are octal escapes there.
-        place = os.fsdecode(
-            head.split(b" ")[4].decode("latin-1").encode("latin-1").decode("unicode_escape").encode("latin-1")
-        )
-        if not any(within(place, tree) for tree in KERNEL_TREES):
-            found.append(place)
-    return tuple(found)
-
-
 class Protection:
     """What write grants may not reach on this machine."""
 
-    def __init__(self, runtimes: tuple[Runtime, ...], mounted: Callable[[], tuple[str, ...]] = mounts) -> None:
+    def __init__(self, runtimes: tuple[Runtime, ...], mounted: Callable[[], Mounts] = read_mounts) -> None:
         """Protect what these interpreters run: the supervisor's, and the program's if it is another one."""
         self.runtimes = runtimes
-        self.mounted = mounted
+        self._mounted = mounted
+        self._mounts: Mounts | None = None
+
+    @property
+    def mounts(self) -> Mounts:
+        """What is mounted, read when it is first asked for: only write grants need it."""
+        if self._mounts is None:
+            self._mounts = self._mounted()
+        return self._mounts
 
     def check(self, policy: Policy) -> None:
         """Refuse grants that mean another process than the program, and write grants that would undo the sandbox.
@@ -100,11 +82,24 @@ class Protection:
         if not narrow:
             return
         self._check_links(policy, narrow)
-        kernel = self.mounted()
+        mounts = self.mounts
         files = () if policy.writable_runtime else self._files()
         for grant in narrow:
             for path in grant.paths:
-                self._check(grant, path, kernel, files)
+                self._check(grant, grant.kind, path, mounts.kernel, files)
+            for kind, path in mounts.other_names(grant.kind, grant.paths[0]):
+                self._check(grant, kind, path, (), files)
+
+    def written(self, policy: Policy) -> Written:
+        """Return the other names of what narrow write grants make writable: places, and prefixes."""
+        named = [
+            named
+            for grant in policy.write
+            if not is_broad(grant)
+            for named in self.mounts.other_names(grant.kind, grant.paths[0])
+        ]
+        places = tuple([path for kind, path in named if kind != "prefix"])
+        return places, tuple([path for kind, path in named if kind == "prefix"])
 
     def left_out(self, policy: Policy, implicit: tuple[Grant, ...]) -> tuple[str, ...]:
         """Return what a write grant of everything leaves out besides ``KERNEL_TREES``.
@@ -116,9 +111,11 @@ class Protection:
         if not any(is_broad(grant) for grant in policy.write):
             return ()
         if policy.writable_runtime:
-            return self.mounted()
+            return self.mounts.kernel
         own = [path for grant in implicit if grant.reason != ENTRY for path in grant.paths]
-        return tuple(dict.fromkeys([*own, *self._files(), *self.mounted()]))
+        own = list(dict.fromkeys([*own, *self._files()]))
+        others = [path for one in own for _kind, path in self.mounts.other_names("tree", one)]
+        return tuple(dict.fromkeys([*own, *self.mounts.kernel, *others]))
 
     def _files(self) -> tuple[str, ...]:
         found = [path for runtime in self.runtimes for path in runtime.files]
@@ -143,18 +140,18 @@ class Protection:
                         raise PolicyError(message)
 
     @staticmethod
-    def _check(grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
+    def _check(grant: Grant, kind: str, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
         tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
-        if tree and not _harmless(grant.kind, path):
+        if tree and not _harmless(kind, path):
             message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
             raise PolicyError(message)
-        covered = next((place for place in kernel if _touches(grant.kind, path, place)), None)
+        covered = next((place for place in kernel if _touches(kind, path, place)), None)
         if covered:
             message = (
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, where a kernel file system is mounted"
             )
             raise PolicyError(message)
-        covered = next((own for own in files if _touches(grant.kind, path, own)), None)
+        covered = next((own for own in files if _touches(kind, path, own)), None)
         if covered:
             message = (
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
