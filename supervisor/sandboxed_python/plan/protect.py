@@ -101,10 +101,10 @@ class Protection:
             return
         self._check_links(policy, narrow)
         kernel = self.mounted()
-        files = () if policy.writable_runtime else self._files()
+        files, links = ((), ()) if policy.writable_runtime else self._files()
         for grant in narrow:
             for path in grant.paths:
-                self._check(grant, path, kernel, files)
+                self._check(grant, path, kernel, files, links)
 
     def left_out(self, policy: Policy, implicit: tuple[Grant, ...]) -> tuple[str, ...]:
         """Return what a write grant of everything leaves out besides ``KERNEL_TREES``.
@@ -118,12 +118,31 @@ class Protection:
         if policy.writable_runtime:
             return self.mounted()
         own = [path for grant in implicit if grant.reason != ENTRY for path in grant.paths]
-        return tuple(dict.fromkeys([*own, *self._files(), *self.mounted()]))
+        files, links = self._files()
+        return tuple(dict.fromkeys([*own, *files, *links, *self.mounted()]))
 
-    def _files(self) -> tuple[str, ...]:
-        found = [path for runtime in self.runtimes for path in runtime.files]
-        found += [os.path.realpath(tree) for tree in (*LIBRARY_TREES, *PROGRAM_TREES)]
-        return tuple(dict.fromkeys([*found, *LOADER_FILES]))
+    def _files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what runs outside, by its names and where it really is; and every link on the way there."""
+        names = [path for runtime in self.runtimes for path in runtime.files]
+        names += [*LIBRARY_TREES, *PROGRAM_TREES, *LOADER_FILES]
+        targets: dict[str, str | OSError] = {}  # of links; most names have their first folders in common
+        links: list[str] = []
+
+        def readlink(place: str) -> str:
+            target = targets.get(place)
+            if target is None:
+                try:
+                    target = os.readlink(place)
+                except OSError as error:
+                    target = error
+                targets[place] = target
+            if isinstance(target, OSError):
+                raise target
+            links.append(place)
+            return target
+
+        files = [path for name in names for path in (name, resolve(name, "/", readlink))]
+        return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(links))
 
     @staticmethod
     def _check_links(policy: Policy, narrow: list[Grant]) -> None:
@@ -143,7 +162,9 @@ class Protection:
                         raise PolicyError(message)
 
     @staticmethod
-    def _check(grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
+    def _check(
+        grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...], links: tuple[str, ...]
+    ) -> None:
         tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
         if tree and not _harmless(grant.kind, path):
             message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
@@ -155,6 +176,8 @@ class Protection:
             )
             raise PolicyError(message)
         covered = next((own for own in files if _touches(grant.kind, path, own)), None)
+        # Who replaces a link leads the next start away. What it leads to by another name is no business of this one.
+        covered = covered or next((at for at in links if at in grant.exact or at.startswith(grant.prefixes)), None)
         if covered:
             message = (
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
