@@ -37,6 +37,12 @@ def needs() -> support.Need:
 
 
 @pytest.fixture
+def folder(tmp_path: pathlib.Path) -> str:
+    """Return an empty directory by its real name, as a program is told it."""
+    return os.path.realpath(tmp_path)
+
+
+@pytest.fixture
 def sandbox(run: support.Run) -> support.Run:
     """Run ``sandboxed-python --permission`` with further words, on a kernel that can enforce everything."""
     support.need()
