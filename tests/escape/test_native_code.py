@@ -132,6 +132,7 @@ def test_executable_memory(attacker: Attacker, body: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_swapping_the_descriptor(attacker: Attacker) -> None:
     """The supervisor looks at a descriptor's number, the kernel looks again; a second thread swaps it in between.
 
