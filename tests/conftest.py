@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # Examples take as long as they take on a shared machine; CI draws the same ones every time.
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None)
-settings.register_profile("quick", settings.get_profile("ci"), max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
@@ -34,6 +33,12 @@ def run() -> support.Run:
 def needs() -> support.Need:
     """Skip unless the kernel can do what the test needs; with ``SANDBOX_MUST_WORK`` fail; see ``support.need``."""
     return support.need
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> str:
+    """Return an empty directory by its real name, as a program is told it."""
+    return os.path.realpath(tmp_path)
 
 
 @pytest.fixture
@@ -93,8 +98,13 @@ def pytest_report_header() -> list[str]:
     return [f"package: {os.path.dirname(package)}", f"machine: {kernel}; user {os.geteuid()}; {sys.executable}"]
 
 
+# Folders whose tests ask the kernel, which answers root and other users differently. In the others a mark says so.
+ROOMS_OF_THE_KERNEL = frozenset(("broker", "cli", "escape", "kernel", "launch", "oracle", "programs", "scopes"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that run the command as ``kernel``: those are what differs between users."""
+    """Mark the tests whose outcome can depend on the user as ``kernel``."""
     for item in items:
-        if {"sandbox", "as_user", "run"} & set(getattr(item, "fixturenames", ())):
+        in_room = item.path.parent.name in ROOMS_OF_THE_KERNEL
+        if in_room or {"sandbox", "as_user", "run"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kernel)

@@ -19,6 +19,10 @@ from tests.broker.harness import EVERYTHING, LONG, NUMBERS, Refused, bare, call,
 from tests.support import NOBODY, unchanged
 
 SEEDS = range(300 if LONG else 12)
+# The first few always.
+DRAWN = pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] if seed > 3 else []) for seed in SEEDS]
+)
 COUNT = 150
 
 
@@ -47,7 +51,7 @@ def working(root: bytes, cwd: bytes, folder: bytes, todo: list[operations.Operat
         runner.close()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@DRAWN
 def test_as_bare_where_granted(seed: int, tmp_path: pathlib.Path) -> None:
     rng = random.Random(seed)
     one, two, made = twins(rng, tmp_path)
@@ -62,7 +66,7 @@ def test_as_bare_where_granted(seed: int, tmp_path: pathlib.Path) -> None:
     assert operations.state(tmp_path / "two", two) == operations.state(tmp_path / "one", one), seed
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@DRAWN
 def test_nothing_where_not_granted(seed: int, tmp_path: pathlib.Path) -> None:
     """Nothing changes, and nothing is told but EACCES or what the arguments alone are wrong with."""
     rng = random.Random(seed)

@@ -16,6 +16,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.broker.harness import AT_FDCWD, LONG, Refused, call, grant, outcome, policy, serve, start
 from tests.support import unchanged
 
@@ -104,6 +106,7 @@ class Caller:
         call("renameat2", AT_FDCWD, new + b"3", AT_FDCWD, self.inside + b"/f", 0)
 
 
+@pytest.mark.slow
 def test_paths_links_and_folders(tmp_path: pathlib.Path) -> None:
     inside, outside = tmp_path / "in_", tmp_path / "out"
     for folder in (inside, outside):
@@ -155,6 +158,7 @@ def test_paths_links_and_folders(tmp_path: pathlib.Path) -> None:
     assert any(path.startswith(str(outside)) for _name, _need, path in served.denied)
 
 
+@pytest.mark.slow
 def test_descriptors(tmp_path: pathlib.Path) -> None:
     """A thread puts another file in a descriptor's place: fchmod and its like act on what they judged."""
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"

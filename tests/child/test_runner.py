@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxed_python.child.runner import Start
 from tests.launch.plain import confined, plain, plain_python, same
+from tests.support import execute, installed
 
 if TYPE_CHECKING:
-    import pathlib
-
     from tests.support import Need
 
 # The way in which a program starts: in a fork of the supervisor's interpreter, or in one that is exec'ed.
@@ -26,17 +26,46 @@ def _needs(needs: Need) -> None:
     needs()
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> str:
-    return os.path.realpath(tmp_path)
-
-
 def write(folder: str, name: str, text: str) -> str:
     path = f"{folder}/{name}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
     return path
+
+
+# Where the program is looked for
+
+
+def test_a_script_is_looked_for_where_it_really_is_and_read_once(folder: str) -> None:
+    """Before the program is confined, so that neither costs a call to the supervisor afterwards."""
+    path = write(folder, "real/job.py", "print(1)")
+    os.symlink("real/job.py", f"{folder}/link.py")
+    for target in (path, f"{folder}/link.py", f"{folder}/./real/../link.py"):
+        start = Start("script", target, read=True)
+        assert (start.kind, start.target, start.folder) == ("script", target, f"{folder}/real")
+        assert start.source == b"print(1)"
+
+
+def test_a_script_that_may_not_be_read_is_left_to_the_kernel(folder: str) -> None:
+    start = Start("script", write(folder, "job.py", "print(1)"), read=False)
+    assert (start.folder, start.source) == (folder, None)
+
+
+@pytest.mark.parametrize("name", ["none.py", "none/none.py", "loop.py", "folder"])
+def test_a_script_that_cannot_be_read_is_left_to_its_run(folder: str, name: str) -> None:
+    """Which then words the error as python does."""
+    os.symlink("loop.py", f"{folder}/loop.py")
+    os.mkdir(f"{folder}/folder")
+    start = Start("script", f"{folder}/{name}", read=True)
+    assert start.source is None
+    assert start.folder == os.path.dirname(f"{folder}/{name}")
+
+
+@pytest.mark.parametrize("kind", ["module", "code", "stdin", "path"])
+def test_only_scripts_are_looked_for(folder: str, kind: str) -> None:
+    start = Start(kind, write(folder, "job.py", "print(1)"), read=True)
+    assert (start.kind, start.folder, start.source) == (kind, "", None)
 
 
 # What the program is told
@@ -415,7 +444,7 @@ def test_a_script_that_is_no_text(folder: str) -> None:
         expected, found = plain("bad.py", cwd=folder), confined("bad.py", cwd=folder)
         assert (found.code, found.stdout) == (expected.code, expected.stdout) == (1, "")
         assert "Error" in found.stderr.splitlines()[-1]
-        assert "sandboxed" not in found.stderr
+        assert "sandboxed_python" not in found.stderr
 
 
 def test_an_empty_name_is_refused(folder: str) -> None:
@@ -447,12 +476,10 @@ def test_a_module_in_a_package_with_relative_imports(folder: str, option: Option
 
 @WAYS
 def test_a_compiled_script(folder: str, option: Option) -> None:
-    import subprocess
-
     source = write(folder, "job.py", "import sys\nprint(__file__, __cached__, type(__loader__), sys.argv)\n1/0\n")
     compiled = f"{folder}/job.pyc"
     code = f"import py_compile; py_compile.compile({source!r}, {compiled!r}, doraise=True)"
-    subprocess.run([plain_python(), "-c", code], check=True)
+    assert execute([plain_python(), "-c", code]).code == 0
     os.unlink(source)
     assert same(*option, compiled, "x").code == 1
     with open(compiled, "r+b") as file:
@@ -543,8 +570,6 @@ ended.set()
 
 @WAYS
 def test_output_that_cannot_be_written(option: Option) -> None:
-    from tests.support import execute, installed
-
     def full(*command: str) -> tuple[int, str]:
         words = ["/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", *command, *option, "-c", "print('x' * 10)"]
         ended = execute(words)

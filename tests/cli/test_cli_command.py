@@ -328,7 +328,10 @@ def test_only_true_warnings_are_printed_and_can_be_silenced(run: Run, needs: Nee
     assert (quiet.stdout, quiet.stderr) == ("hello\n", "")
     ignored = run("--permission", *every, *HELLO, env={"PYTHONWARNINGS": "ignore"})
     assert (ignored.stdout, ignored.stderr) == ("hello\n", "")
-    assert run("--permission", *HELLO).stderr == ""
+    for silent in ((), ("--allow-inspector",), ("--allow-child-process",)):
+        assert run("--permission", *silent, *HELLO).stderr == ""
+    explained = run("--permission", *every, "--explain", *HELLO)
+    assert all(f"  {text}\n" in explained.stdout.partition("\nWarnings\n")[2] for text in warned), explained.said
 
 
 # Starting

@@ -331,6 +331,74 @@ def environment(attacker: Attacker, *path_entries: str) -> tuple[list[str], str]
     return [f"{home}/bin/sandboxed-python"], site
 
 
+def mapped_files(attacker: Attacker) -> list[str]:
+    """Return the files whose code a plain interpreter runs: itself, the loader, and every library that it needs."""
+    asked = attacker.run([attacker.python, "-c", "print(open('/proc/self/maps').read())"])
+    rows = [line.split(maxsplit=5) for line in asked.stdout.splitlines()]
+    return sorted({row[5] for row in rows if len(row) == 6 and "x" in row[1] and row[5].startswith("/")})
+
+
+# Raw calls that change a file or a folder, by name. Each leaves a file as it was, should it be let through.
+_WRITING = """
+import stat
+def touch(path):
+    found = os.lstat(path)
+    name = os.fsencode(path)
+    words = {
+        "open": lambda: os.close(raw_open(path, os.O_WRONLY)),
+        "open both": lambda: os.close(raw_open(path, os.O_RDWR | os.O_APPEND)),
+        "truncate": lambda: call("truncate", name, found.st_size),
+        "chmod": lambda: call("fchmodat", -100, name, stat.S_IMODE(found.st_mode)),
+        "chown": lambda: call("fchownat", -100, name, found.st_uid, found.st_gid, 0x100),
+        "times": lambda: os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns)),
+        "rename": lambda: call("renameat2", -100, name, -100, name + b"-new", 1) or os.rename(path + "-new", path),
+        "link": lambda: call("linkat", -100, name, -100, name + b"-new", 0) or os.unlink(path + "-new"),
+    }
+    return [word for word, act in words.items() if did(act)]
+def touch_link(path):
+    found = os.lstat(path)
+    name = os.fsencode(path)
+    words = {
+        "chown": lambda: call("fchownat", -100, name, found.st_uid, found.st_gid, 0x100),
+        "times": lambda: os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False),
+        "rename": lambda: call("renameat2", -100, name, -100, name, 0),
+    }
+    return [word for word, act in words.items() if did(act)]
+def make(path):
+    name = os.fsencode(path)
+    words = {
+        "file": lambda: os.close(raw_open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)) or os.unlink(path),
+        "folder": lambda: call("mkdirat", -100, name, 0o755) or os.rmdir(path),
+        "link": lambda: call("symlinkat", b"x", -100, name) or os.unlink(path),
+        "fifo": lambda: call("mknodat", -100, name, stat.S_IFIFO | 0o644, 0) or os.unlink(path),
+    }
+    return [word for word, act in words.items() if did(act)]
+def did(act):
+    try:
+        act()
+    except OSError as error:
+        return False
+    return True
+for path in PATHS:
+    acts = touch_link if os.path.islink(path) else touch if os.path.lexists(path) else make
+    print("DID", path, *acts(path), sep="|")
+"""
+TOUCHES_OF_LINKS = ("chown", "times", "rename")
+TOUCHES = ("open", "open both", "truncate", "chmod", "chown", "times", "rename", "link")
+MAKES = ("file", "folder", "link", "fifo")
+
+
+def writing(paths: Sequence[str]) -> str:
+    """Return an attack that tries to change each of these in every way that there is, or to make what isn't there."""
+    return f"PATHS = {list(paths)!r}\n{_WRITING}"
+
+
+def written(ended: Finished) -> dict[str, tuple[str, ...]]:
+    """Return what that attack has done to each path."""
+    rows = [line.split("|")[1:] for line in ended.stdout.splitlines() if line.startswith("DID|")]
+    return {path: tuple(word for word in words if word) for path, *words in rows}
+
+
 # Machine code
 
 _MARKER = """
@@ -405,12 +473,17 @@ def witness(attacker: Attacker, code: str, env: Mapping[str, str] | None = None)
             stream.close()
 
 
-# Before an attack without machine code: empty the interpreter's list of audit hooks.
+# Before an attack without machine code: the hook never finds an event again, and whoever asks is told of no denial. (Its
+# place in the interpreter's list can't be reached: the list isn't known to gc.)
 TEAR_OUT = """
-import encodings, gc, os, sys
+import gc, os, sys
 gc.unfreeze()
-kept = sys.meta_path, sys.path_hooks, [encodings.search_function]
 for found in gc.get_objects():
-    if type(found) is list and found and found not in kept and all(map(callable, found)):
-        found.clear()
+    if type(found).__name__ != 'function' or 'sandboxed_python' not in found.__code__.co_filename:
+        continue
+    if found.__name__ in ('denial', 'metadata_denial', 'refusal', 'thread_denial'):
+        found.__code__ = (lambda *words, **options: None).__code__
+    for name, cell in zip(found.__code__.co_freevars, found.__closure__ or ()):
+        if name == 'find':
+            cell.cell_contents = lambda event: None
 """

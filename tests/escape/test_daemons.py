@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.escape.attack import source
+from tests.launch import plain
 from tests.support import clean_environment
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def test_what_is_left_behind(attacker: Attacker, name: str) -> None:
     code = marked_source(BODIES[name], attacker)
     if name != "one after the other":  # it would take a reaper to end that
         try:
-            plain = attacker.run([attacker.python, "-c", code])
-            assert alive(attacker), plain.said
+            bare = attacker.run([attacker.python, "-c", code])
+            assert alive(attacker), bare.said
         finally:
             end(attacker)
     attacker.lay_out()
@@ -129,10 +130,10 @@ def test_the_program_dies_with_the_supervisor(attacker: Attacker, way: tuple[str
             time.sleep(0.01)
         # After an exec, the command line doesn't show the program.
         program = int(attacker.get("write/daemon") or 0)
-        assert os.path.exists(f"/proc/{program}")
+        assert plain.alive(program)
         supervisor.kill()
         supervisor.wait()
-        while os.path.exists(f"/proc/{program}"):
+        while plain.alive(program):
             assert time.monotonic() < deadline, "the program lives on without its supervisor"
             time.sleep(0.01)
     finally:

@@ -167,6 +167,7 @@ FOLDER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap", [STRING, LINK, FOLDER], ids=["string", "link", "link to a folder"])
 def test_races(attacker: Attacker, swap: str) -> None:
     """A check followed by letting the call through lost these within half a second."""

@@ -192,6 +192,7 @@ SWAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWAPS)
 def test_races(attacker: Attacker, name: str) -> None:
     """A check followed by letting the call through lost these within three seconds, five times of five."""

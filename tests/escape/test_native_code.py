@@ -132,6 +132,7 @@ def test_executable_memory(attacker: Attacker, body: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_swapping_the_descriptor(attacker: Attacker) -> None:
     """The supervisor looks at a descriptor's number, the kernel looks again; a second thread swaps it in between.
 
@@ -164,6 +165,44 @@ while time.monotonic() < stop:
         harm=lambda ended: "MAPPED" in ended.stdout,
         prepare=lambda: attacker.put("read/evil", b"EVIL" * 1024),
     )
+
+
+# A function that returns 42, for a word's worth of memory.
+FORTY_TWO = {"x86_64": "b82a000000c39090", "aarch64": "40058052c0035fd6"}
+INTO_A_CHILD = """
+library = ctypes.CDLL(None, use_errno=True)
+library.ptrace.restype, library.ptrace.argtypes = ctypes.c_long, [ctypes.c_long] * 4
+place = ctypes.cast(library.getppid, ctypes.c_void_p).value
+def trace(request, data=0, at=0):
+    if library.ptrace(request, child, at, data) == -1:
+        raise OSError(ctypes.get_errno(), "ptrace")
+child = os.fork()
+if not child:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(42 if library.getppid() == 42 else 1)
+os.waitpid(child, os.WUNTRACED)
+try:
+    trace(16); os.waitpid(child, 0)
+    trace(4, int.from_bytes(CODE, "little"), place)
+    trace(17)
+finally:
+    os.kill(child, signal.SIGCONT)
+    print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_writing_it_into_a_child(attacker: Attacker) -> None:
+    """A debugger writes where nobody else may. With both flags this works: SECURITY.md and a warning say so."""
+    machine = os.uname().machine
+    if machine not in FORTY_TWO:
+        pytest.skip(f"needs machine code of this processor; found {machine}")
+    body = f"import ctypes, signal\n{attack.TEAR_OUT}\nCODE = bytes.fromhex({FORTY_TWO[machine]!r})\n{INTO_A_CHILD}"
+    confined = attacker.must_fail(
+        body, "--allow-child-process", harm=lambda ended: "status 42" in ended.stdout, ends=("OSError",)
+    )
+    assert "status 1" in confined.stdout, confined.said
+    allowed = attacker.confined(body, "--allow-child-process", "--allow-inspector")
+    assert "status 42" in allowed.stdout, allowed.said
 
 
 def test_the_runtime_s_own_modules_load(attacker: Attacker) -> None:

@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.escape.attack import COMMAND, PACKAGE, environment, leaked, source
+from tests import support
+from tests.escape.attack import (
+    COMMAND,
+    MAKES,
+    PACKAGE,
+    TOUCHES,
+    TOUCHES_OF_LINKS,
+    environment,
+    leaked,
+    mapped_files,
+    source,
+    writing,
+    written,
+)
 
 if TYPE_CHECKING:
     from tests.escape.attack import Attacker
@@ -315,6 +328,169 @@ def test_everything_leaves_the_supervisor_out(attacker: Attacker, grant: str) ->
     assert attacker.exists("write/new"), ended.said
     clean_up = [f"{PACKAGE}/__pycache__/new.pyc"]
     assert not any(os.path.exists(path) for path in clean_up)
+
+
+def multiarch(attacker: Attacker) -> str:
+    """Return the folder that the system's C library lies in."""
+    return os.path.dirname(next(path for path in mapped_files(attacker) if "/libc." in path or "/libc-" in path))
+
+
+# Whatever runs next, confined or not, is made of these, or told by these what to load.
+SYSTEM = (
+    "/etc/ld.so.preload",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.conf.d/",
+    "/etc/ld.so.conf.d/new.conf",
+    "/etc/ld.so*",
+    "/etc/",
+    "/lib/",
+    "/usr/lib",
+    "/usr/lib/new/new.so",
+    "/usr/lib*",
+    "/usr/local/lib/",
+    "/usr/",
+    "/usr/bin/",
+    "/usr/bin/new",
+    "/usr/bin/da*",
+    "/usr/local/bin/",
+    "/usr/sbin/",
+    "/bin/sh",
+    "/bin/",
+    "/bin/s*",
+    "/bin*",
+    "/sb*",
+)
+
+
+@pytest.mark.parametrize("grant", [*SYSTEM, "{multiarch}/", "{multiarch}/lib*", "{multiarch}/libc.so.6"])
+def test_a_write_grant_over_what_every_program_runs(attacker: Attacker, grant: str) -> None:
+    """The supervisor's next start is such a program, whatever the grant was meant for."""
+    if "{multiarch}" in grant:
+        grant = grant.format(multiarch=multiarch(attacker))
+    words = ["--permission", f"--allow-fs-write={grant}", "-c", "print('inside')"]
+    ended = attacker.run([*attacker.command, *words])
+    assert refused(ended), ended.said
+    assert "inside" not in ended.stdout, ended.said
+    # The twin: who insists may.
+    ended = attacker.run([*attacker.command, "--allow-writable-runtime", *words])
+    assert ended.stdout == "inside\n", ended.said
+
+
+def test_a_write_grant_over_what_the_interpreter_is_made_of(attacker: Attacker) -> None:
+    """Its own file, libpython, every library that it needs, by whichever name: none may be granted."""
+    found = mapped_files(attacker)
+    assert [path for path in found if "/libc" in path], found
+    assert os.path.realpath(attacker.python) in found
+    for path in found:
+        names = (
+            path,
+            f"{os.path.dirname(path)}/",
+            f"{path[:-1]}*",
+            f"{os.path.dirname(path)}/./{os.path.basename(path)}",
+        )
+        for grant in names:
+            ended = attacker.run([*attacker.command, "--permission", f"--allow-fs-write={grant}", "-c", "pass"])
+            assert refused(ended), f"{grant}: {ended.said}"
+
+
+@pytest.mark.parametrize("way", ["a link", "two links", "a link above", "by ..", "a link to a file"])
+def test_a_write_grant_over_site_packages_through_a_link(attacker: Attacker, way: str) -> None:
+    command, site = environment(attacker)
+    link = attacker.path("write/link")
+    target, grant = {
+        "a link": (site, f"{link}/"),
+        "two links": ("second", f"{link}/"),
+        "a link above": (attacker.path("venv"), f"{link}/lib/"),
+        "by ..": (attacker.path("venv/bin"), f"{link}/../lib/"),
+        "a link to a file": (f"{site}/own.pth", link),
+    }[way]
+    os.symlink(target, link)
+    os.symlink(site, attacker.path("write/second"))
+    words = ["--permission", f"--allow-fs-write={grant}", "-c", "print('inside')"]
+    with support.unchanged(attacker.path("venv")):
+        ended = attacker.run([*command, *words])
+    assert refused(ended), ended.said
+    # The twin: the same grant is taken where it leads elsewhere.
+    os.unlink(link)
+    os.mkdir(attacker.path("write/harmless"))
+    os.symlink(attacker.path("write/harmless"), link)
+    ended = attacker.run([*command, "--permission", f"--allow-fs-write={link}", "-c", "print('inside')"])
+    assert ended.stdout == "inside\n", ended.said
+
+
+@pytest.mark.parametrize("grant", ["*", "/"])
+def test_everything_leaves_out_what_every_program_runs(attacker: Attacker, grant: str) -> None:
+    """By raw system calls, as the user who could. Nothing is harmed if it fails: the calls leave files as they were."""
+    new = f"sandboxed-python-test-{os.getpid()}"
+    folders = ["/usr/bin", "/bin", "/usr/lib", "/lib", "/usr/local/bin", "/etc/ld.so.conf.d", multiarch(attacker)]
+    files = ["/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf", "/bin/sh", "/usr/bin/env", "/usr/bin/date"]
+    # Links, where the two are one folder: whoever replaces them has all the programs and libraries replaced.
+    files += [path for path in ("/bin", "/sbin", "/lib", "/lib64") if os.path.islink(path)]
+    paths = [*files, *mapped_files(attacker), *[f"{folder}/{new}" for folder in folders if os.path.isdir(folder)]]
+
+    def seen() -> list[object]:
+        return [(path, os.lstat(path).st_ctime_ns if os.path.lexists(path) else None) for path in paths]
+
+    link = attacker.path("secret/link")
+    os.symlink("data", link)
+    attacker.own(attacker.path("secret"))
+    before = seen()
+    flags = ("--allow-ffi", "--allow-fs-read=*", f"--allow-fs-write={grant}")
+    ended = attacker.confined(
+        writing([*paths, attacker.path("secret/data"), attacker.path("secret/new"), link]), *flags
+    )
+    done = written(ended)
+    # The twin: the same calls, elsewhere.
+    assert done.pop(attacker.path("secret/data")) == TOUCHES, ended.said
+    assert done.pop(attacker.path("secret/new")) == MAKES, ended.said
+    assert done.pop(link) == TOUCHES_OF_LINKS, ended.said
+    assert done == dict.fromkeys(paths, ()), ended.said
+    assert seen() == before, ended.said
+
+
+@pytest.mark.parametrize("grant", ["*", "/", "{home}/v*"])
+def test_a_link_on_the_way_to_the_interpreter_stays(attacker: Attacker, grant: str) -> None:
+    """The environment's interpreter is often a link to a link: whoever replaces one chooses what runs the next time."""
+    command, _ = environment(attacker)
+    python = attacker.path("venv/bin/python3")
+    real = os.path.realpath(python)
+    via, elsewhere = attacker.path("via"), attacker.path("elsewhere")
+    for link in (via, elsewhere):
+        os.symlink(os.path.dirname(real), link)
+    os.unlink(python)
+    os.symlink(f"{via}/{os.path.basename(real)}", python)
+    attacker.own(attacker.home)
+    body = "".join(
+        f"try: os.rename({link!r}, {link!r} + '-moved'); print('MOVED', {link!r})\nexcept OSError: pass\n"
+        for link in (via, elsewhere)
+    )
+    words = ["--permission", "--allow-fs-read=*", f"--allow-fs-write={grant.format(home=attacker.home)}"]
+    ended = attacker.run([*command, *words, "-c", source(body, attacker.home)])
+    assert os.readlink(via) == os.path.dirname(real), ended.said
+    if grant.startswith("{home}"):
+        assert refused(ended), ended.said
+    else:
+        assert not attacker.exists("elsewhere"), ended.said  # the twin
+
+
+def test_who_insists_may_write_to_his_own_environment(attacker: Attacker) -> None:
+    """The twin: with the flag for it each of these calls works, on files that whoever attacks here owns."""
+    command, site = environment(attacker)
+    files = [f"{site}/own.pth", attacker.path("venv/pyvenv.cfg"), attacker.path("venv/bin/sandboxed-python")]
+    paths = [*files, f"{site}/evil.pth", attacker.path("venv/bin/new")]
+    body = source(writing(paths), attacker.home)
+    # What the program may write isn't mapped as code without --allow-addons, the interpreter's own modules included.
+    flags = ["--permission", "--allow-addons", "--allow-fs-read=*"]
+    for grant in ("*", "/", f"{attacker.home}/venv/"):
+        words = [*command, *flags, f"--allow-fs-write={grant}"]
+        granted = attacker.run([*words, "--allow-writable-runtime", "-c", body])
+        expected = dict.fromkeys(files, TOUCHES) | dict.fromkeys(paths[len(files) :], MAKES)
+        assert written(granted) == expected, granted.said
+        with support.unchanged(attacker.path("venv")):
+            denied = attacker.run([*words, "-c", body])
+        assert refused(denied) or written(denied) == dict.fromkeys(paths, ()), denied.said
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ SWAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWAPS)
 def test_races(attacker: Attacker, services: Services, name: str) -> None:
     first, second = SWAPS[name]

@@ -92,34 +92,30 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch("".join(lines), printed) is not None
 
 
-BLOCKS = [(name, index) for name in tables.DOCUMENTS for index, _ in enumerate(BLOCK.findall(read(name)))]
-
-
-@pytest.mark.kernel
-@pytest.mark.parametrize(("name", "index"), BLOCKS)
-def test_console_blocks_print_what_they_show(name: str, index: int, tmp_path: pathlib.Path) -> None:
-    """Each block runs in a folder of its own that holds examples/ and index.py; documents call it /home/user.
+class Place:
+    """A folder that holds examples/ and index.py; documents call it /home/user.
 
     /tmp/ is a folder below it: the real one may hold the installation under test, which no write grant may cover.
     """
-    support.need()
-    home = os.path.realpath(tmp_path)
-    os.mkdir(os.path.join(home, "tmp"))
-    shutil.copytree(os.path.join(ROOT, "examples"), os.path.join(home, "examples"))
-    with open(os.path.join(home, "index.py"), "w", encoding="utf-8") as file:
-        file.write('print("Hello world!")\n')
-    environment = support.clean_environment({"HOME": home, "LC_ALL": "C.UTF-8"})
-    environment["PATH"] = os.pathsep.join([os.path.dirname(support.installed()[0]), environment["PATH"]])
-    code = 0
-    for step in steps(BLOCK.findall(read(name))[index]):
-        if step.command == "echo $?":
-            assert step.printed == f"{code}\n"
-            continue
-        command = step.command.replace("/tmp/", "/home/user/tmp/").replace("/home/user", home)
+
+    def __init__(self, home: str) -> None:
+        """Lay it out."""
+        support.need()
+        self.home = home
+        os.mkdir(os.path.join(home, "tmp"))
+        shutil.copytree(os.path.join(ROOT, "examples"), os.path.join(home, "examples"))
+        with open(os.path.join(home, "index.py"), "w", encoding="utf-8") as file:
+            file.write('print("Hello world!")\n')
+        self.environment = support.clean_environment({"HOME": home, "LC_ALL": "C.UTF-8"})
+        folders = [os.path.dirname(support.installed()[0]), self.environment["PATH"]]
+        self.environment["PATH"] = os.pathsep.join(folders)
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Run a command of a document; return the exit code and what it printed, in the document's words."""
         ended = subprocess.run(
-            ["/bin/sh", "-c", command],
-            cwd=home,
-            env=environment,
+            ["/bin/sh", "-c", command.replace("/tmp/", "/home/user/tmp/").replace("/home/user", self.home)],
+            cwd=self.home,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -127,6 +123,60 @@ def test_console_blocks_print_what_they_show(name: str, index: int, tmp_path: pa
             timeout=60,
             check=False,
         )
-        code = ended.returncode
-        printed = ended.stdout.replace(home, "/home/user").replace("/home/user/tmp/", "/tmp/")
+        return ended.returncode, ended.stdout.replace(self.home, "/home/user").replace("/home/user/tmp/", "/tmp/")
+
+
+BLOCKS = [(name, index) for name in tables.DOCUMENTS for index, _ in enumerate(BLOCK.findall(read(name)))]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("name", "index"), BLOCKS)
+def test_console_blocks_print_what_they_show(name: str, index: int, tmp_path: pathlib.Path) -> None:
+    """Each block runs in a folder of its own."""
+    place = Place(os.path.realpath(tmp_path))
+    code = 0
+    for step in steps(BLOCK.findall(read(name))[index]):
+        if step.command == "echo $?":
+            assert step.printed == f"{code}\n"
+            continue
+        code, printed = place.run(step.command)
         assert matches(step.printed, printed), f"$ {step.command}\nshown:\n{step.printed}\nprinted:\n{printed}"
+
+
+# Node's page: a line for each of its examples, which names our command and what comes of it
+
+ROW = re.compile(r"^\| (.*) \| `((?:SANDBOXED_PYTHON_OPTIONS=\S* )?sandboxed-python .*?)` \| (.*) \|$", re.MULTILINE)
+ROWS = ROW.findall(read("docs/node-page.md"))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("node", "command", "outcome"), ROWS, ids=[command for _, command, _ in ROWS])
+def test_commands_of_nodes_page_do_what_the_table_says(
+    node: str, command: str, outcome: str, tmp_path: pathlib.Path
+) -> None:
+    """All that stands first as code is printed; the exit code is 0 where none is named."""
+    code, printed = Place(os.path.realpath(tmp_path)).run(command)
+    named = re.search("exit code ([0-9]+)", outcome)
+    assert code == (int(named[1]) if named else 0), printed
+    first = re.split("[:;(]", outcome, maxsplit=1)[0]
+    shown = re.findall("`([^`]+)`", first)
+    assert shown
+    for text in shown:
+        assert re.search(rf"(?m)(^|\s|'){re.escape(text)}('|\s|$)", printed), printed
+
+
+def test_every_example_of_nodes_page_has_a_line() -> None:
+    examples = (
+        "node --permission index.js", "--allow-fs-read=/path/to/index.js", "--allow-child-process", "--allow-worker",
+        "--allow-addons", "--allow-wasi", "has('fs.write')", "has('fs.write', '/home/rafaelgss/protected-folder')",
+        "has('fs.read')", "has('fs.read', '/home/rafaelgss/protected-folder')",
+        "node --permission --allow-fs-read=* --allow-fs-write=* index.js", "`--allow-fs-read=*`", "`--allow-fs-write=*`",
+        "--allow-fs-write=/tmp/", "--allow-fs-read=/tmp/ --allow-fs-read=/home/.gitignore", "comma", "/home/test*",
+        "/home/*.js", "/home/test/files", "/my-path/folder-do-not-exist/*", 'npx --node-options="--permission" ',
+        "$(npm prefix -g)", "$(npm config get cache)",
+    )  # fmt: skip
+    table = read("docs/node-page.md").partition("\n## ")[0]
+    column = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert [example for example in examples if not any(example in cell for cell in column)] == []
+    without = [cell for cell in column[2:] if cell not in [f"| {node}" for node, _, _ in ROWS]]
+    assert len(without) == 2, without  # one needs nothing here; the other is a section of its own

@@ -57,7 +57,11 @@ def sources(top: str = ROOT) -> list[str]:
             for name in folders
             if name not in LEFT_OUT and (not name.startswith(".") or name in (".ci", ".github"))
         ]
-        found += [os.path.join(folder, name) for name in names if not name.endswith((".pyc", ".whl", ".bin", ".bpf"))]
+        found += [
+            os.path.join(folder, name)
+            for name in names
+            if name not in LEFT_OUT and not name.endswith((".pyc", ".whl", ".bin", ".bpf"))
+        ]
     return sorted(found)
 
 

@@ -29,11 +29,6 @@ def _needs(needs: Need) -> None:
     needs()
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> str:
-    return os.path.realpath(tmp_path)
-
-
 def one_line(ended: Finished, code: int = 125) -> str:
     """Return the only line on stderr, without the command's name; nothing else was printed."""
     assert (ended.code, ended.stdout) == (code, ""), ended.said

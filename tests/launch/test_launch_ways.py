@@ -13,8 +13,6 @@ from tests.launch.plain import confined, other_pythons, plain, plain_python, sam
 from tests.support import execute, installed
 
 if TYPE_CHECKING:
-    import pathlib
-
     from tests.support import Need, Run
 
 # What the kernel says about the process that runs this.
@@ -45,11 +43,6 @@ def confined():
 @pytest.fixture(autouse=True)
 def _needs(needs: Need) -> None:
     needs()
-
-
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> str:
-    return os.path.realpath(tmp_path)
 
 
 def write(path: str, text: str, mode: int = 0o644) -> str:

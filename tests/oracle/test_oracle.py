@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import support
-from tests.child.test_hook_replay import compare, fill, put, snapshot
-from tests.child.test_hook_replay import load as load_runs
+from tests.child.replay import compare, fill, put, snapshot
+from tests.child.replay import load as load_runs
 
 if TYPE_CHECKING:
     import pathlib
@@ -102,7 +102,10 @@ def replay(case: dict[str, Any], top: str) -> str:
     return compare(expect, got, top)
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+# A third of the cases always.
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(chunk, marks=[pytest.mark.slow] if chunk % 3 else []) for chunk in range(CHUNKS)]
+)
 def test_operations(chunk: int, tmp_path: pathlib.Path, sandbox: support.Run) -> None:
     """Every recorded operation ends as recorded, and changes what was recorded and nothing else."""
     wrong = {}

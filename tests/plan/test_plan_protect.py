@@ -50,6 +50,69 @@ def test_what_the_loader_runs_in_every_program_is_refused(world: World, text: st
     Protection((RUNTIME,)).check(world.policy(write=(text,), writable_runtime=True))
 
 
+# Whoever takes one of these away makes a way out of the sandbox, by way of the next start: think twice, then do it here.
+MUST_BE_NAMED = {
+    "the loader's orders": ("/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
+    "libraries": (
+        "/lib",
+        "/lib64",
+        "/lib32",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/lib32",
+        "/usr/local/lib",
+        "/usr/local/lib64",
+    ),
+    "programs": ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec"),
+    "the interpreter": ("/venv/bin", "/opt/python/bin", "/venv/bin/python3", "/opt/python/bin/python3.11"),
+    "the environment": ("/venv/pyvenv.cfg", "/venv/lib/python3.11/site-packages", "/venv/bin/sandboxed-python"),
+    "the standard library": (
+        "/opt/python/lib",
+        "/opt/python/lib/python3.11",
+        "/opt/python/lib/python3.11/os.py",
+        "/opt/python/lib/python3.11/lib-dynload",
+        "/opt/python/lib/libpython3.11.so.1.0",
+        "/opt/python/lib/python3.11/sitecustomize.py",
+        "/etc/python3.11/sitecustomize.py",
+    ),
+    "the user's own": ("/home/me/.local/lib/python3.11/site-packages",),
+    "this package": ("/venv/lib/python3.11/site-packages/sandboxed_python", "/venv/bin/sandboxed-python"),
+    "the path": ("/srv/sources", "/opt/python/lib/python311.zip"),
+}
+
+
+@pytest.mark.parametrize("what", MUST_BE_NAMED)
+def test_everything_that_runs_outside_is_named(world: World, what: str) -> None:
+    """Refused by its own name, by what lies below it and by a prefix of its name; left out of a grant of everything."""
+    runtime = RUNTIME.replace(path=("/srv/sources", "/opt/python/lib/python311.zip"))
+    protection = Protection((runtime,))
+    everything = world.policy(write=("*",))
+    left_out = protection.left_out(everything, ())
+    for path in MUST_BE_NAMED[what]:
+        real = world.realpath(path)
+        assert any(real == tree or real.startswith(f"{tree}/") for tree in left_out), path
+        for text in (path, f"{path}/below", f"{path}*", f"{path[:-1]}*"):
+            with pytest.raises(PolicyError, match="runs outside the sandbox the next time"):
+                protection.check(world.policy(write=(text,)))
+
+
+def test_links_on_the_way_are_protected_and_nothing_beside_them(world: World) -> None:
+    """Replacing a link leads the next start elsewhere; a grant of what else it leads to has nothing to do with that."""
+    world.links |= {"/home/me/py": "/mnt/disk", "/mnt/disk/current": "3.11", "/opt/link": "../home/me/py/current/bin"}
+    world.names |= {"/mnt/disk/3.11/bin/python3", "/home/me/py", "/mnt/disk/current", "/opt/link"}
+    world.folders |= {"/mnt", "/mnt/disk", "/mnt/disk/3.11", "/mnt/disk/3.11/bin", "/mnt/disk/data"}
+    world.links["/venv/bin/python3"] = "/opt/link/python3"
+    protection = Protection((RUNTIME,))
+    for text in ("/opt/link", "/opt/l*", "/home/me/py", "/home/me/p*", "/mnt/disk/cur*", "/mnt/disk/current", "/mnt"):
+        with pytest.raises(PolicyError, match="runs outside the sandbox the next time"):
+            protection.check(world.policy(write=(text,)))
+    for text in ("/mnt/disk/data", "/home/me/py/data", "/mnt/disk/data/x*", "/opt/linked", "/home/me/project"):
+        protection.check(world.policy(write=(text,)))
+    left_out = protection.left_out(world.policy(write=("*",)), ())
+    assert {"/opt/link", "/home/me/py", "/mnt/disk/current", "/venv/bin/python3", "/bin", "/lib"} <= set(left_out)
+    assert "/mnt/disk/data" not in left_out
+
+
 @pytest.mark.parametrize("flag", ["read", "write"])
 def test_the_supervisors_own_process_is_refused(world: World, flag: str) -> None:
     for text in (f"/proc/{SUPERVISOR}", f"/proc/{SUPERVISOR}/mem", f"/proc/{SUPERVISOR}/task/1"):

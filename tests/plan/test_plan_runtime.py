@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandboxed_python.errors import LaunchError
+from sandboxed_python.plan.protect import Protection
 from sandboxed_python.plan.runtime import PACKAGE, Runtime, other_runtime, this_runtime
+from sandboxed_python.policy.model import Policy
+from sandboxed_python.policy.patterns import Grant
 from tests.launch.plain import pythons
 from tests.plan.world import RUNTIME
 
@@ -39,7 +42,8 @@ def test_files_are_what_would_run_outside() -> None:
     assert not {"/", "/home/me", "/opt", "/venv", "/usr"} & set(files)
 
 
-def test_files_are_named_with_links_resolved_too(tmp_path: pathlib.Path) -> None:
+def test_files_are_named_as_the_interpreter_names_them(tmp_path: pathlib.Path) -> None:
+    """Links are followed where the names are used (``Protection``), but for the folder of the interpreter itself."""
     top = make(tmp_path, "real/bin/python", "real/site-packages/x", "venv/bin/activate")
     os.symlink(f"{top}/real/bin/python", f"{top}/venv/bin/python")
     os.symlink(f"{top}/real", f"{top}/link")
@@ -53,11 +57,14 @@ def test_files_are_named_with_links_resolved_too(tmp_path: pathlib.Path) -> None
         path=(f"{top}/added-by-pth", f"{top}/link/zip.zip"),
         package=f"{top}/package",
     )
-    assert {
-        *(f"{top}/venv/bin", f"{top}/real/bin", f"{top}/link/stdlib", f"{top}/real/stdlib", f"{top}/package"),
-        *(f"{top}/link/site-packages", f"{top}/real/site-packages", f"{top}/added-by-pth", f"{top}/real/zip.zip"),
-        *(f"{top}/link/lib", f"{top}/real/lib"),
-    } <= set(runtime.files)
+    named = {
+        *(f"{top}/venv/bin", f"{top}/venv/bin/python", f"{top}/real/bin", f"{top}/link/stdlib", f"{top}/package"),
+        *(f"{top}/link/site-packages", f"{top}/added-by-pth", f"{top}/link/zip.zip", f"{top}/link/lib"),
+    }
+    assert named <= set(runtime.files)
+    everything = Policy(write=(Grant(text="*", kind="all", paths=()),))
+    left_out = set(Protection((runtime,), tuple).left_out(everything, ()))
+    assert named | {f"{top}/{name}" for name in ("link", "real/stdlib", "real/site-packages", "real/lib")} <= left_out
 
 
 def test_the_running_interpreter() -> None:
@@ -77,6 +84,7 @@ PROGRAM = """
 import sys
 before = set(sys.modules)
 sys.path.append(sys.argv[1])
+from sandboxed_python.plan.protect import Protection
 from sandboxed_python.plan.runtime import this_runtime
 found = this_runtime()
 new = sorted(name for name in set(sys.modules) - before if not name.startswith("sandboxed_python"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandboxed_python.policy.table import BY_FLAG, BY_SCOPE, FS_SCOPE, PERMISSIONS, SWITCHES
+from sandboxed_python.policy.table import BY_FLAG, BY_SCOPE, FS_SCOPE, PERMISSIONS, SWITCHES, warnings
 
 # Flag, scope and error name as Node documents them.
 NODE = {
@@ -44,3 +44,20 @@ def test_help_and_warnings_fit_on_a_line() -> None:
         assert row.gates
         assert "\n" not in row.gates + row.warning
         assert not row.warning or row.flag in row.warning
+        assert row.warning or not row.warned_with
+        assert all(BY_SCOPE[scope].flag in row.warning for scope in row.warned_with)
+
+
+def test_warnings_are_due_when_every_flag_that_they_need_is_granted() -> None:
+    """The debugger's warning is true only together with child processes; executable memory's always."""
+    of = {scope: BY_SCOPE[scope].warning for scope in BY_SCOPE}
+    assert warnings(lambda _scope: False) == []
+    for granted, expected in (
+        ({"inspector"}, []),
+        ({"child"}, []),
+        ({"child", "worker", "net", "addon", "ffi", "fs.metadata"}, []),
+        ({"inspector", "child"}, [of["inspector"]]),
+        ({"wasi"}, [of["wasi"]]),
+        (SWITCHES, [of["wasi"], of["inspector"]]),
+    ):
+        assert warnings(granted.__contains__) == expected

@@ -192,11 +192,10 @@ def warn(policy: Policy, plan: Plan) -> None:
         say(f"--best-effort: not enforced: {missing}")
     if not policy.warnings or os.environ.get("PYTHONWARNINGS", "") == "ignore" or not policy.scopes:
         return
-    from sandboxed_python.policy.table import PERMISSIONS
+    from sandboxed_python.policy.table import warnings
 
-    for row in PERMISSIONS:
-        if row.warning and policy.granted(row.scope):
-            say(f"warning: {row.warning}")
+    for text in warnings(policy.granted):
+        say(f"warning: {text}")
 
 
 def print_and_stop(command: Command) -> None:

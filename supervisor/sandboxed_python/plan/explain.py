@@ -6,7 +6,7 @@ Runs in: supervisor.
 from __future__ import annotations
 
 from sandboxed_python.kernel import landlock, uapi
-from sandboxed_python.policy.table import PERMISSIONS
+from sandboxed_python.policy.table import PERMISSIONS, warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def as_text(plan: Plan) -> str:
         _section("Denied", _denied(plan)),
         _section("How it is enforced", _mechanisms(plan)),
     ]
+    warned = warnings(plan.policy.granted)
+    if warned:
+        parts.append(_section("Warnings", warned))
     if plan.missing:
         parts.append(_section("NOT enforced on this kernel (--best-effort)", list(plan.missing)))
     return "\n".join(parts)

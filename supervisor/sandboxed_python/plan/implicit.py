@@ -39,6 +39,7 @@ READ_ROWS = (
     ("", "path", ("/etc/ld.so.cache",), "the loader's cache"),
     ("", "tree", ("/usr/share/zoneinfo", "/usr/share/locale", "/usr/share/i18n"), "time zones and locales"),
     ("", "path", ("/etc/localtime", "/etc/timezone"), "the local time zone"),
+    ("", "tree", ("/usr/share/python-wheels",), "the wheels that a distribution's venv and ensurepip install"),
     ("", "path", ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"), "harmless devices"),
     ("", "path", ("/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"), "OpenSSL's configuration"),
     ("net", "path", (

@@ -82,6 +82,7 @@ class Protection:
         if not narrow:
             return
         self._check_links(policy, narrow)
+<<<<<<< HEAD
         mounts = self.mounts
         files = () if policy.writable_runtime else self._files()
         for grant in narrow:
@@ -100,6 +101,13 @@ class Protection:
         ]
         places = tuple([path for kind, path in named if kind != "prefix"])
         return places, tuple([path for kind, path in named if kind == "prefix"])
+=======
+        kernel = self.mounted()
+        files, links = ((), ()) if policy.writable_runtime else self._files()
+        for grant in narrow:
+            for path in grant.paths:
+                self._check(grant, path, kernel, files, links)
+>>>>>>> wt-c
 
     def left_out(self, policy: Policy, implicit: tuple[Grant, ...]) -> tuple[str, ...]:
         """Return what a write grant of everything leaves out besides ``KERNEL_TREES``.
@@ -113,14 +121,37 @@ class Protection:
         if policy.writable_runtime:
             return self.mounts.kernel
         own = [path for grant in implicit if grant.reason != ENTRY for path in grant.paths]
+<<<<<<< HEAD
         own = list(dict.fromkeys([*own, *self._files()]))
         others = [path for one in own for _kind, path in self.mounts.other_names("tree", one)]
         return tuple(dict.fromkeys([*own, *self.mounts.kernel, *others]))
+=======
+        files, links = self._files()
+        return tuple(dict.fromkeys([*own, *files, *links, *self.mounted()]))
+>>>>>>> wt-c
 
-    def _files(self) -> tuple[str, ...]:
-        found = [path for runtime in self.runtimes for path in runtime.files]
-        found += [os.path.realpath(tree) for tree in (*LIBRARY_TREES, *PROGRAM_TREES)]
-        return tuple(dict.fromkeys([*found, *LOADER_FILES]))
+    def _files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what runs outside, by its names and where it really is; and every link on the way there."""
+        names = [path for runtime in self.runtimes for path in runtime.files]
+        names += [*LIBRARY_TREES, *PROGRAM_TREES, *LOADER_FILES]
+        targets: dict[str, str | OSError] = {}  # of links; most names have their first folders in common
+        links: list[str] = []
+
+        def readlink(place: str) -> str:
+            target = targets.get(place)
+            if target is None:
+                try:
+                    target = os.readlink(place)
+                except OSError as error:
+                    target = error
+                targets[place] = target
+            if isinstance(target, OSError):
+                raise target
+            links.append(place)
+            return target
+
+        files = [path for name in names for path in (name, resolve(name, "/", readlink))]
+        return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(links))
 
     @staticmethod
     def _check_links(policy: Policy, narrow: list[Grant]) -> None:
@@ -140,7 +171,13 @@ class Protection:
                         raise PolicyError(message)
 
     @staticmethod
+<<<<<<< HEAD
     def _check(grant: Grant, kind: str, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
+=======
+    def _check(
+        grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...], links: tuple[str, ...]
+    ) -> None:
+>>>>>>> wt-c
         tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
         if tree and not _harmless(kind, path):
             message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
@@ -151,7 +188,13 @@ class Protection:
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, where a kernel file system is mounted"
             )
             raise PolicyError(message)
+<<<<<<< HEAD
         covered = next((own for own in files if _touches(kind, path, own)), None)
+=======
+        covered = next((own for own in files if _touches(grant.kind, path, own)), None)
+        # Who replaces a link leads the next start away. What it leads to by another name is no business of this one.
+        covered = covered or next((at for at in links if at in grant.exact or at.startswith(grant.prefixes)), None)
+>>>>>>> wt-c
         if covered:
             message = (
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "

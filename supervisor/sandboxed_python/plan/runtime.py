@@ -45,12 +45,12 @@ class Runtime(Frozen):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What the interpreter executes at start-up, or may: whoever writes there runs code outside the sandbox."""
+        """What the interpreter executes at start-up, or may, by its names: who writes there runs code outside."""
         found = [self.stdlib, self.platstdlib, *self.site, *self.path, *self.user_sites, self.package]
         found += [f"{self.prefix}/pyvenv.cfg", f"{self.base_prefix}/lib", f"{self.stdlib}/sitecustomize.py"]
-        found += [os.path.dirname(self.executable), os.path.dirname(os.path.realpath(self.executable))]
+        found += [os.path.dirname(self.executable), os.path.dirname(os.path.realpath(self.executable)), self.executable]
         found += [self.scripts] if self.scripts else []
-        return tuple(dict.fromkeys(real for path in found for real in (path, os.path.realpath(path))))
+        return tuple(dict.fromkeys(found))
 
 
 def this_runtime(scripts: str = "") -> Runtime:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from sandboxed_python.frozen import Frozen
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Permission(Frozen):
     """One permission.
@@ -19,6 +23,7 @@ class Permission(Frozen):
         kind: ``"paths"`` (the flag takes a list of paths) or ``"switch"`` (the flag takes no value).
         gates: what it gates in CPython; one line of help.
         warning: one line for stderr when it is granted, or ``""``.
+        warned_with: scopes that have to be granted, too, before the warning is true.
     """
 
     flag: str
@@ -27,11 +32,13 @@ class Permission(Frozen):
     kind: str = "switch"
     gates: str
     warning: str = ""
+    warned_with: tuple[str, ...] = ()
 
 
 # A warning is due only where a flag takes away what another flag's absence promises. What a child process, an addon, a
 # foreign function or a debugger does stays under the kernel's rules, which are inherited and can't be lifted, so these
-# need none. Executable memory is different: with it, machine code needs neither a library file nor ctypes.
+# need none. Machine code of the program's own making is different: with executable memory, or by ptrace(2), which
+# writes through page protection, it needs neither a library file nor ctypes.
 PERMISSIONS: tuple[Permission, ...] = (
     Permission(
         flag="--allow-fs-read",
@@ -89,6 +96,9 @@ PERMISSIONS: tuple[Permission, ...] = (
         scope="inspector",
         name="Inspector",
         gates="sys.remote_exec and being its target, debugger attach, sys.settrace, sys.setprofile, sys.monitoring",
+        warning="--allow-inspector with --allow-child-process lets the program write machine code into its child "
+        "processes: that code can do what --allow-addons and --allow-ffi gate",
+        warned_with=("child",),
     ),
     Permission(
         flag="--allow-fs-metadata",
@@ -101,6 +111,12 @@ PERMISSIONS: tuple[Permission, ...] = (
 BY_SCOPE: dict[str, Permission] = {row.scope: row for row in PERMISSIONS}
 BY_FLAG: dict[str, Permission] = {row.flag: row for row in PERMISSIONS}
 SWITCHES: frozenset[str] = frozenset(row.scope for row in PERMISSIONS if row.kind == "switch")
+
+
+def warnings(granted: Callable[[str], bool]) -> list[str]:
+    """Return what has to be said of a policy; ``granted`` tells whether it grants a switch scope."""
+    return [row.warning for row in PERMISSIONS if row.warning and all(map(granted, (row.scope, *row.warned_with)))]
+
 
 # The joint scope of both trees. It has no flag of its own; errors name the two.
 FS_SCOPE = "fs"
