@@ -14,7 +14,8 @@ import pytest
 
 from sandboxed_python.broker.answer import MODULES
 from tests import support
-from tests.broker.harness import EVERYTHING, PATH_CALLS, Refused, grant, outcome, policy, serve
+from tests.broker.harness import EVERYTHING, PATH_CALLS, grant, policy, serve
+from tests.broker.raw import Refused, outcome
 
 DENIED = Refused(errno.EACCES)
 ALL = policy(EVERYTHING, grant("/"))

@@ -16,7 +16,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tests.broker.harness import AT_FDCWD, LONG, Refused, call, grant, outcome, policy, serve, start
+from tests.broker.harness import LONG, grant, policy, serve, start
+from tests.broker.raw import AT_FDCWD, Refused, call, outcome
 from tests.support import unchanged
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandboxed_python.broker.answer import MODULES
-from tests.broker.harness import PATH_CALLS, Refused, call, grant, outcome, policy, serve, start
+from tests.broker.harness import PATH_CALLS, grant, policy, serve, start
+from tests.broker.raw import Refused, call, outcome
 
 if TYPE_CHECKING:
     import pathlib
