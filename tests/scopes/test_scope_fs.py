@@ -159,3 +159,23 @@ def test_asking_whether_something_is_there(attacker: Attacker) -> None:
     assert denied.stdout == "False False False\n", denied.said
     granted = program(attacker, code, "--allow-fs-metadata")
     assert granted.stdout == "True True True\n", granted.said
+
+
+REPLACE = """
+for name in ("first", "second"):
+    os.remove(WRITE + "/file")
+    with open(WRITE + "/file", "w") as file:
+        file.write(name)
+    print(open(WRITE + "/file").read(), sys.permission.has("fs.read", WRITE + "/file"))
+os.rename(WRITE + "/file", WRITE + "/elsewhere")
+print(sys.permission.has("fs.read", WRITE + "/elsewhere"))
+print(open(WRITE + "/elsewhere").read())
+"""
+
+
+def test_a_granted_file_that_the_program_replaces(attacker: Attacker) -> None:
+    """The grant is of the name, not of the file that had it at the start; what is moved away isn't granted any more."""
+    path = attacker.put("write/file", "old")
+    ended = program(attacker, REPLACE, f"--allow-fs-read={path}", f"--allow-fs-write={attacker.path('write')}/")
+    assert ended.stdout == "first True\nsecond True\nFalse\n", ended.said
+    check_refused(ended, "FileSystemRead", attacker.path("write/elsewhere"))
