@@ -5,8 +5,6 @@ Runs in: tests only. No Landlock and no static filter: what the broker lets thro
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import pickle
 import select
@@ -22,6 +20,7 @@ from sandboxed_python.broker.request import Context
 from sandboxed_python.kernel import notify, process, seccomp, uapi
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
+from tests.broker.operations import CALL_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,23 +31,9 @@ if TYPE_CHECKING:
 answers.load_all()
 
 LONG = bool(os.environ.get("SANDBOX_LONG"))
-COLUMN = 0 if os.uname().machine == "x86_64" else 1
-NUMBERS = {name: numbers[COLUMN] for name, numbers in uapi.BROKERED.items() if numbers[COLUMN] is not None}
 PATH_CALLS = tuple(
     name for module in ("calls_read", "calls_change", "calls_names", "calls_open") for name in answers.MODULES[module]
 )
-libc = ctypes.CDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-AT_FDCWD = -100
-
-
-class Refused(NamedTuple):
-    """The errno that a call ended with; equal by number."""
-
-    number: int
-
-    def __repr__(self) -> str:
-        return f"Refused({errno.errorcode.get(self.number, self.number)})"
 
 
 def grant(*paths: str | os.PathLike[str], kind: str = "tree") -> tuple[Grant, ...]:
@@ -66,26 +51,12 @@ def policy(read: Iterable[Grant] = (), write: Iterable[Grant] = (), scopes: Iter
 
 def program(names: Iterable[str]) -> bytes:
     """Write a filter that notifies these calls and allows all others."""
-    numbers = sorted({number for name in names if (number := NUMBERS.get(name)) is not None})
+    numbers = sorted({number for name in names if (number := CALL_NUMBERS.get(name)) is not None})
     code = [(0x20, 0, 0, 0)]  # load the number
     for at, number in enumerate(numbers):
         code.append((0x15, len(numbers) - at, 0, number))
     code += [(0x06, 0, 0, uapi.SECCOMP_RET_ALLOW), (0x06, 0, 0, uapi.SECCOMP_RET_USER_NOTIF)]
     return b"".join(struct.pack("=HBBI", *one) for one in code)
-
-
-def call(name: str, *arguments: Any) -> int | Refused:
-    """Make a system call by its number; only for calls that this machine has."""
-    result = int(libc.syscall(NUMBERS[name], *[ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]))
-    return Refused(ctypes.get_errno()) if result == -1 else result
-
-
-def outcome(work: Callable[[], Any]) -> Any:
-    """Return what some work returns, or the errno that it raises."""
-    try:
-        return work()
-    except OSError as error:
-        return Refused(error.errno or 0)
 
 
 class Child:

@@ -5,20 +5,23 @@ Runs in: tests only.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import uapi
 from tests.broker import trees
-from tests.broker.harness import AT_FDCWD, NUMBERS, Refused, call, outcome
+from tests.broker.raw import BY_DESCRIPTOR, EMPTY, NUMBERS, SOCKETS, Operation, Spelled, outcome
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+_COLUMN = 0 if os.uname().machine == "x86_64" else 1
+# Number of each call that the broker answers, as far as this machine has it.
+CALL_NUMBERS = {name: number for name, row in uapi.BROKERED.items() if (number := row[_COLUMN]) is not None}
+NUMBERS.update({name: row[_COLUMN] for name, row in uapi.RAW.items()})
+NUMBERS.update(CALL_NUMBERS)
 AT = uapi.AT_SYMLINK_NOFOLLOW
 _MODES = (0o644, 0o600, 0o755, 0o777, 0o400, 0o1777, 0)
 _FLAGS = (
@@ -28,22 +31,13 @@ _FLAGS = (
     os.O_RDONLY | os.O_TRUNC, os.O_RDWR | os.O_TMPFILE, os.O_WRONLY | os.O_TMPFILE,
     os.O_RDONLY | os.O_CREAT, os.O_RDWR | os.O_CREAT | os.O_APPEND,
 )  # fmt: skip
-
-
-class Spelled(NamedTuple):
-    """A path to be spelled in either tree: absolute, from the working directory, or from a descriptor."""
-
-    how: str
-    path: bytes
-
-
-class Operation(NamedTuple):
-    """One call: its name, its paths, its other arguments."""
-
-    name: str
-    paths: tuple[Spelled, ...]
-    numbers: tuple[int, ...] = ()
-    data: bytes = b""
+# Further ones for whole products: what the broker stands in for, too.
+_FURTHER_FLAGS = (
+    uapi.O_PATH, uapi.O_PATH | os.O_NOFOLLOW, uapi.O_PATH | os.O_DIRECTORY, uapi.O_PATH | os.O_RDWR | os.O_CREAT,
+    os.O_RDWR | os.O_DIRECTORY, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, os.O_RDWR | os.O_TRUNC,
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, os.O_RDWR | os.O_TMPFILE | os.O_EXCL,
+    os.O_RDONLY | os.O_CREAT | os.O_EXCL, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW,
+)  # fmt: skip
 
 
 def draw(rng: random.Random, made: list[bytes]) -> Operation:
@@ -63,10 +57,38 @@ def draw(rng: random.Random, made: list[bytes]) -> Operation:
         data = rng.choice((*trees.TEXTS, b"", b"dir/a"))
     elif "xattr" in name:
         data = rng.choice((b"user.a", b"user.b", b"user.none", b""))
-        numbers = (rng.choice((0, 3, 100)), rng.choice((0, 0, 1, 2, 4)))
+        numbers = _attribute(rng)
     elif "utim" in name:
-        numbers += (rng.randrange(1000), rng.randrange(999999), rng.randrange(1000), rng.choice((5, 10**6, -1)))
+        numbers += _times(rng)
     return Operation(name, tuple(paths), numbers, data)
+
+
+def draw_wider(rng: random.Random, made: list[bytes], *, sockets: bool) -> Operation:
+    """Choose one operation, also by descriptors, of the working directory and, when there may be any, of sockets."""
+    roll = rng.random()
+    if roll < 0.7:
+        operation = draw(rng, made)
+        if operation.name in {"open", "openat"} and rng.random() < 0.4:
+            flags = rng.choice(_FURTHER_FLAGS) | rng.choice((0, os.O_CLOEXEC)) | os.O_NONBLOCK
+            operation = operation._replace(numbers=(flags, rng.choice(_MODES)))
+        return operation
+    if roll < 0.74:
+        name = "chdir"
+    elif roll < 0.78 and sockets:
+        name = rng.choice(SOCKETS)
+    else:
+        name = rng.choice((*BY_DESCRIPTOR, *EMPTY))
+    # The address of a socket has little room.
+    how = "relative" if name in SOCKETS else rng.choice(("absolute", "relative"))
+    path = Spelled(how, trees.spelling(rng, made, missing=0.5 if name == "bind" else 0.1))
+    numbers: tuple[int, ...] = ()
+    if name not in SOCKETS and name != "chdir":
+        opening = os.O_WRONLY if name == "ftruncate" else rng.choice((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY))
+        if name in EMPTY and rng.random() < 0.6:
+            opening = uapi.O_PATH | rng.choice((0, os.O_NOFOLLOW))
+        numbers = (opening | os.O_NONBLOCK, *(_NUMBERS[name](rng) if name in _NUMBERS else ()))
+    data = rng.choice((b"user.a", b"user.b", b"user.none")) if "xattr" in name else b""
+    return Operation(name, (path,), numbers, data)
 
 
 _TWO_PATHS = {"rename", "renameat", "renameat2", "link", "linkat"}
@@ -88,6 +110,14 @@ def _node(rng: random.Random) -> tuple[int, ...]:
 
 def _owner(rng: random.Random) -> tuple[int, ...]:
     return (rng.choice((-1, os.getuid(), 1)), rng.choice((-1, os.getgid(), 1)))
+
+
+def _times(rng: random.Random) -> tuple[int, ...]:
+    return rng.randrange(1000), rng.randrange(999999), rng.randrange(1000), rng.choice((5, 10**6, -1))
+
+
+def _attribute(rng: random.Random) -> tuple[int, ...]:
+    return rng.choice((0, 3, 100)), rng.choice((0, 0, 1, 2, 4))
 
 
 def _one_of(*values: int) -> Callable[[random.Random], tuple[int, ...]]:
@@ -121,6 +151,18 @@ _NUMBERS: dict[str, Callable[[random.Random], tuple[int, ...]]] = {
     "truncate": _one_of(0, 1, 5000, -1),
     "readlink": _one_of(4096, 5, 1, 0, -1),
     "readlinkat": _one_of(4096, 5, 1, 0, -1),
+    "fchmod": _mode,
+    "fchown": _owner,
+    "futimens": _times,
+    "ftruncate": _one_of(0, 1, 5000),
+    "fsetxattr": _attribute,
+    "fremovexattr": _attribute,
+    "fgetxattr": _attribute,
+    "flistxattr": _attribute,
+    "empty fchownat": _owner,
+    "empty fchmodat2": _mode,
+    "empty faccessat2": _one_of(0, 1, 2, 4, 6),
+    "empty utimensat": _times,
 }
 
 _KINDS = (
@@ -130,115 +172,6 @@ _KINDS = (
     "utimensat", "truncate", "mkdir", "mkdirat", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename",
     "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "open", "openat", "openat",
 )  # fmt: skip
-
-
-class Runner:
-    """Makes operations on one of the twin trees."""
-
-    def __init__(self, root: bytes, cwd: bytes, folder: bytes) -> None:
-        self.root = root
-        os.chdir(root + b"/" + cwd)
-        self.at = os.open(root + b"/" + folder, os.O_RDONLY | os.O_DIRECTORY)
-        self.cwd, self.folder = cwd, folder
-
-    def close(self) -> None:
-        os.close(self.at)
-
-    def _path(self, spelled: Spelled, *, at_call: bool) -> tuple[int, bytes]:
-        if spelled.how == "absolute" or (spelled.how == "at" and not at_call):
-            return AT_FDCWD, self.root + b"/" + spelled.path
-        return (self.at if spelled.how == "at" else AT_FDCWD), spelled.path
-
-    def run(self, operation: Operation) -> Any:
-        """Make one call; return its comparable result."""
-        name, numbers = operation.name, operation.numbers
-        at_call = name.endswith(("at", "at2", "statx")) and name not in {"stat", "lstat", "creat"}
-        flat: list[Any] = []
-        for spelled in operation.paths:
-            at, path = self._path(spelled, at_call=at_call)
-            flat += [at, path] if at_call else [path]
-        buffer = ctypes.create_string_buffer(8192)
-        before = _descriptors()
-        result = self._call(name, flat, numbers, operation.data, buffer)
-        return result if isinstance(result, Refused) else self._told(name, result, numbers, buffer, before)
-
-    def _call(self, name: str, flat: list[Any], numbers: tuple[int, ...], data: bytes, buffer: Any) -> Any:
-        if name in {"symlink", "symlinkat"}:
-            return call(name, data, *flat)
-        if name in {"stat", "lstat", "statfs"}:
-            return call(name, *flat, buffer)
-        if name == "newfstatat":
-            return call(name, *flat, buffer, *numbers)
-        if name == "statx":
-            return call(name, *flat, *numbers, 0x7FF, buffer)
-        if name in {"readlink", "readlinkat"}:
-            return call(name, *flat, buffer, *numbers)
-        if "xattr" in name:
-            size, flags = numbers
-            if "list" in name:
-                return call(name, *flat, buffer, size)
-            if "get" in name:
-                return call(name, *flat, data, buffer, size)
-            return call(name, *flat, data, b"value", 5, flags) if "set" in name else call(name, *flat, data)
-        if "utim" in name:
-            return self._times(name, flat, numbers)
-        if name == "creat":
-            return call(name, *flat, numbers[1])
-        return call(name, *flat, *numbers)
-
-    @staticmethod
-    def _times(name: str, flat: list[Any], numbers: tuple[int, ...]) -> Any:
-        flags = numbers[:-4]
-        first, part, second, part2 = numbers[-4:]
-        times = struct.pack("2q", first, second) if name == "utime" else struct.pack("4q", first, part, second, part2)
-        return call(name, *flat, times, *flags)
-
-    def _told(self, name: str, result: int, numbers: tuple[int, ...], buffer: Any, before: set[str]) -> Any:
-        if name in {"stat", "lstat", "newfstatat"}:
-            return _stat_fields(bytes(buffer))
-        if name == "statx":
-            raw = bytes(buffer)[:256]
-            return raw[4:32], struct.unpack_from("<Q", raw, 40) if not raw[28] & 0x40 else 0
-        if name == "statfs":
-            return bytes(buffer)[:24]
-        if name in {"readlink", "readlinkat"}:
-            return result, bytes(buffer)[:result].replace(self.root, b"ROOT")
-        if "getxattr" in name or "listxattr" in name:
-            return result, bytes(buffer)[:result] if numbers[0] else b""
-        if name in {"open", "openat", "creat"}:
-            return self._opened(result, before)
-        return result
-
-    def _opened(self, descriptor: int, before: set[str]) -> Any:
-        """Tell what an open file can do, then close it."""
-        try:
-            assert str(descriptor) not in before
-            cloexec = not os.get_inheritable(descriptor)
-            found = os.fstat(descriptor)
-            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
-                flags = int(file.read().split()[3], 8)
-            shown = flags & (os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK)
-            got = outcome(lambda: os.pread(descriptor, 10, 0))
-            put = outcome(lambda: os.write(descriptor, b"w"))
-            return cloexec, found.st_mode, found.st_uid, found.st_gid, shown, got, put
-        finally:
-            os.close(descriptor)
-
-
-def _descriptors() -> set[str]:
-    return {str(number) for number in range(64) if not isinstance(outcome(partial(os.fstat, number)), Refused)}
-
-
-def _stat_fields(raw: bytes) -> tuple[int, ...]:
-    if notify.SIZEOF_STAT == 144:  # x86-64: dev, ino, nlink; mode, uid, gid, pad; rdev, size, blksize, blocks
-        _dev, _ino, links = struct.unpack_from("<3Q", raw)
-        mode, uid, gid = struct.unpack_from("<3I", raw, 24)
-        size = struct.unpack_from("<q", raw, 48)[0]
-    else:
-        mode, links, uid, gid = struct.unpack_from("<4I", raw, 16)
-        size = struct.unpack_from("<q", raw, 48)[0]
-    folder_or_link = mode & 0o170000 in {0o040000, 0o120000}
-    return mode, links, uid, gid, 0 if folder_or_link else size
 
 
 def state(top: os.PathLike[str], root: bytes) -> dict[str, tuple[Any, ...]]:

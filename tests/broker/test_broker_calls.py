@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from sandboxed_python.kernel import calls, uapi
-from tests.broker import operations, trees
-from tests.broker.harness import EVERYTHING, LONG, NUMBERS, Refused, bare, call, grant, outcome, policy, serve
+from tests.broker import operations, raw, trees
+from tests.broker.harness import EVERYTHING, LONG, bare, grant, policy, serve
+from tests.broker.raw import NUMBERS, Refused, call, outcome
 from tests.support import NOBODY, unchanged
 
 SEEDS = range(300 if LONG else 12)
@@ -42,9 +43,9 @@ def folders(root: bytes, made: list[bytes]) -> list[bytes]:
     return [b"", *(name for name in made if stat.S_ISDIR(os.lstat(root + b"/" + name).st_mode))]
 
 
-def working(root: bytes, cwd: bytes, folder: bytes, todo: list[operations.Operation], mask: int) -> list[Any]:
+def working(root: bytes, cwd: bytes, folder: bytes, todo: list[raw.Operation], mask: int) -> list[Any]:
     os.umask(mask)
-    runner = operations.Runner(root, cwd, folder)
+    runner = raw.Runner(root, cwd, folder)
     try:
         return [runner.run(operation) for operation in todo]
     finally:
@@ -75,10 +76,10 @@ def test_nothing_where_not_granted(seed: int, tmp_path: pathlib.Path) -> None:
     places = folders(one, made)
     cwd, folder = rng.choice(places), rng.choice(places)
     granted = policy(grant(os.fsdecode(two)), grant(os.fsdecode(two))) if rng.random() < 0.5 else policy()
-    runner: list[operations.Runner] = []
+    runner: list[raw.Runner] = []
 
     def before() -> None:
-        runner.append(operations.Runner(one, cwd, folder))
+        runner.append(raw.Runner(one, cwd, folder))
 
     with unchanged(tmp_path / "one", tmp_path / "two"):
         served = serve(granted, lambda: [runner[0].run(operation) for operation in todo], before=before)
@@ -89,7 +90,7 @@ def test_nothing_where_not_granted(seed: int, tmp_path: pathlib.Path) -> None:
             assert got.number in wrong_alone(operation), (seed, operation, got)
 
 
-def wrong_alone(operation: operations.Operation) -> set[int]:
+def wrong_alone(operation: raw.Operation) -> set[int]:
     """Return what a call's plain arguments may be wrong with."""
     if "symlink" in operation.name and not operation.data:
         return {errno.ENOENT}

@@ -16,14 +16,16 @@ from sandboxed_python.broker.answer import MODULES
 from sandboxed_python.broker.request import Answer
 from sandboxed_python.kernel import uapi
 from tests.broker import trees
-from tests.broker.harness import LONG, NUMBERS, PATH_CALLS, OwnRequest, Refused, call, grant, libc, policy, serve
+from tests.broker.harness import LONG, PATH_CALLS, OwnRequest, grant, policy, serve
+from tests.broker.operations import CALL_NUMBERS
+from tests.broker.raw import Refused, call, libc
 from tests.support import unchanged
 
 if TYPE_CHECKING:
     import pathlib
 
 SEEDS = range(60 if LONG else 6)
-CALLS = tuple(name for name in (*PATH_CALLS, *MODULES["calls_socket"]) if name in NUMBERS)
+CALLS = tuple(name for name in (*PATH_CALLS, *MODULES["calls_socket"]) if name in CALL_NUMBERS)
 _SIZE = 65536
 
 
@@ -116,7 +118,7 @@ def test_random_calls(seed: int, tmp_path: pathlib.Path) -> None:
 def test_the_decoder(seed: int) -> None:
     """Random registers for every handler and for numbers without one, in this very process: a denial or an errno."""
     rng = random.Random(seed)
-    handlers = answer.load([name for name in NUMBERS if name not in MODULES["identity"]])
+    handlers = answer.load([name for name in CALL_NUMBERS if name not in MODULES["identity"]])
     for _ in range(3000):
         request: Any = OwnRequest(policy())
         reports: list[Exception] = []
@@ -178,7 +180,7 @@ def test_every_call_has_a_handler_and_a_need() -> None:
     handlers = answer.load_all()
     named = [name for names in MODULES.values() for name in names]
     assert sorted(named) == sorted(uapi.BROKERED)
-    assert {name for name, _handler in handlers.values()} == set(NUMBERS)
+    assert {name for name, _handler in handlers.values()} == set(CALL_NUMBERS)
     judged = {name for module, names in MODULES.items() if module != "identity" for name in names}
     assert judged - set(NEEDS) == {"open", "openat", "creat", "socket", "getsockname", "sendto"}
     for name, handler in handlers.values():

@@ -18,7 +18,8 @@ from sandboxed_python.broker.identity import at_first
 from sandboxed_python.kernel import process, uapi
 from sandboxed_python.kernel.calls import prctl
 from tests import support
-from tests.broker.harness import EVERYTHING, PATH_CALLS, Refused, bare, grant, outcome, policy, serve
+from tests.broker.harness import EVERYTHING, PATH_CALLS, bare, grant, policy, serve
+from tests.broker.raw import Refused, outcome
 
 DENIED = Refused(errno.EACCES)
 ALL = policy(EVERYTHING, grant("/"))

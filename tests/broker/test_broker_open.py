@@ -14,7 +14,8 @@ import pytest
 
 from sandboxed_python.broker import later
 from sandboxed_python.kernel.uapi import AT_SYMLINK_FOLLOW
-from tests.broker.harness import AT_FDCWD, EVERYTHING, Refused, bare, call, grant, outcome, policy, serve
+from tests.broker.harness import EVERYTHING, bare, grant, policy, serve
+from tests.broker.raw import AT_FDCWD, Refused, call, outcome
 
 if TYPE_CHECKING:
     import pathlib

@@ -13,7 +13,8 @@ import pytest
 from sandboxed_python.broker import paths
 from sandboxed_python.broker.request import DeniedError, StoppedError
 from tests.broker import trees
-from tests.broker.harness import AT_FDCWD, LONG, OwnRequest, Refused, bare, outcome, start
+from tests.broker.harness import LONG, OwnRequest, bare, start
+from tests.broker.raw import AT_FDCWD, Refused, outcome
 
 if TYPE_CHECKING:
     import pathlib

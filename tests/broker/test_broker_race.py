@@ -6,9 +6,10 @@ swaps descriptors. Nothing outside of the grants may be read, written or created
 
 from __future__ import annotations
 
+import ast
 import ctypes
-import mmap
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.broker.harness import AT_FDCWD, LONG, Refused, call, grant, outcome, policy, serve, start
+from tests import support
+from tests.broker import racer
+from tests.broker.harness import LONG, grant, policy, serve, start
+from tests.broker.raw import AT_FDCWD, NUMBERS, Refused, call, outcome
 from tests.support import unchanged
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS = 20 if LONG else 3
+TOTAL = 10 if LONG else 2  # of the races in the whole product
+INSIDE, OTHER = racer.INSIDE, b"other"
 SECRET = b"the secret of the outside"
 
 
@@ -48,114 +54,87 @@ def swapping(step: Callable[[int], None]) -> Callable[[], None]:
     return stop
 
 
-def exchange(one: os.PathLike[str], two: os.PathLike[str]) -> None:
-    call("renameat2", AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(two), 2)
-
-
-class Caller:
-    """Makes brokered calls on paths that are being swapped: in memory at ``at``, and below ``inside``."""
-
-    def __init__(self, inside: pathlib.Path, at: int) -> None:
-        self.inside = str(inside).encode()
-        self.at = at
-        self.read: set[bytes] = set()
-        self.sizes: set[int] = set()
-
-    def work(self) -> tuple[int, set[bytes], set[int]]:
-        """Return how often everything was tried, what was read, which sizes were told."""
-        names = ("l", "l2", "d/f", "d2/f", "p/sub/../../f", "q/sub/f")
-        places = [self.at, *(self.inside + b"/" + name.encode() for name in names)]
-        done = 0
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            for path in places:
-                self.on_files(path)
-                done += 1
-            for folder in (b"/d/", b"/d2/", b"/l/", b"/p/sub/../"):
-                self.on_names(self.inside + folder + b"new")
-        return done, self.read, self.sizes
-
-    def opened(self, path: Any, flags: int) -> None:
-        got = call("openat", AT_FDCWD, path, flags, 0o600)
-        if not isinstance(got, Refused):
-            if flags & os.O_ACCMODE == os.O_RDONLY:
-                self.read.add(os.read(got, 100))
-            else:
-                os.write(got, b"inside")
-            os.close(got)
-
-    def on_files(self, path: Any) -> None:
-        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
-            self.opened(path, flags)
-        buffer = ctypes.create_string_buffer(256)
-        if call("newfstatat", AT_FDCWD, path, buffer, 0) == 0:
-            self.sizes.add(int.from_bytes(bytes(buffer)[48:56], "little"))
-        call("fchmodat", AT_FDCWD, path, 0o600)
-        call("utimensat", AT_FDCWD, path, b"\1" + bytes(31), 0)
-        call("fchownat", AT_FDCWD, path, 12345, 12345, 0)
-
-    def on_names(self, new: bytes) -> None:
-        call("mkdirat", AT_FDCWD, new, 0o700)
-        call("unlinkat", AT_FDCWD, new, 0x200)
-        self.opened(new, os.O_WRONLY | os.O_CREAT)
-        call("linkat", AT_FDCWD, self.at, AT_FDCWD, new + b"2", 0)
-        call("renameat2", AT_FDCWD, self.at, AT_FDCWD, new + b"3", 0)
-        call("symlinkat", b"x", AT_FDCWD, new + b"4")
-        for number in (b"", b"2", b"4"):
-            call("unlinkat", AT_FDCWD, new + number, 0)
-        call("renameat2", AT_FDCWD, new + b"3", AT_FDCWD, self.inside + b"/f", 0)
-
-
 @pytest.mark.slow
 def test_paths_links_and_folders(tmp_path: pathlib.Path) -> None:
     inside, outside = tmp_path / "in_", tmp_path / "out"
-    for folder in (inside, outside):
-        (folder / "sub").mkdir(parents=True)
-        for name in ("f", "sub/f"):
-            (folder / name).write_bytes(b"inside" if folder == inside else SECRET)
-    (inside / "l").symlink_to("f")
-    (inside / "l2").symlink_to(outside / "f")
-    (inside / "d").mkdir()
-    (inside / "d" / "f").write_bytes(b"inside")
-    (inside / "d2").symlink_to(outside)
-    (inside / "p").mkdir()
-    (inside / "p" / "sub").mkdir()
-    (inside / "p" / "sub" / "f").write_bytes(b"inside")
-    shared = mmap.mmap(-1, 4096)
-    good, bad = os.fsencode(inside / "f"), os.fsencode(outside / "f")
-    assert len(good) == len(bad)
-    shared[: len(good)] = good
-    at = ctypes.addressof(ctypes.c_char.from_buffer(shared))
-
-    def strings(_number: int) -> None:
-        for _ in range(200):
-            shared[: len(bad)] = bad
-            shared[: len(good)] = good
-
-    def parents(number: int) -> None:
-        os.rename(inside / ("p" if number % 2 == 0 else "q"), inside / ("q" if number % 2 == 0 else "p"))
-
-    stops = [
-        swapping(strings),
-        swapping(lambda _number: exchange(inside / "l", inside / "l2")),
-        swapping(lambda _number: exchange(inside / "d", inside / "d2")),
-        swapping(parents),
-    ]
-
+    racer.lay_out(str(inside), str(outside), SECRET)
+    swaps = racer.Swaps(str(inside), str(outside))
+    stops = [swapping(step) for step in (swaps.strings, swaps.links, swaps.folders, swaps.parents)]
     tree = grant(inside)
     try:
         with unchanged(outside):
-            served = serve(policy(tree, tree), Caller(inside, at).work, timeout=SECONDS + 60)
+            served = serve(policy(tree, tree), racer.Caller(swaps, SECONDS).work, timeout=SECONDS + 60)
     finally:
         for stop in stops:
             stop()
     done, read, sizes = served.value
     assert served.errors == []
-    assert done > 100 * SECONDS / 3
+    assert done > 10 * SECONDS / 3
     assert SECRET not in read
     assert len(SECRET) not in sizes
-    assert {b"inside"} <= read  # the calls did work, too
+    assert {INSIDE} <= read  # the calls did work, too
     assert any(path.startswith(str(outside)) for _name, _need, path in served.denied)
+
+
+# The same in the whole product, by threads of the program and by processes outside.
+RACER = "import sys; sys.path.insert(0, {root!r}); from tests.broker import racer, raw; raw.NUMBERS.update({numbers}); "
+
+
+def race(folder: pathlib.Path, seconds: float, kind: str, *flags: str) -> dict[str, Any]:
+    """Run the racing program under a policy whose calls the supervisor answers; return what it printed."""
+    inside, outside, other = folder / "in_", folder / "out", folder / "read"
+    folder.mkdir()
+    racer.lay_out(str(inside), str(outside), SECRET)
+    shutil.copytree(outside, other)
+    for file in ("f", "sub/f"):
+        (other / file).write_bytes(OTHER)
+    before = [support.snapshot(place) for place in (outside, other)]
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = RACER.format(root=root, numbers=NUMBERS)
+    code += f"racer.main({str(inside)!r}, {str(outside)!r}, {str(other)!r}, {seconds}, {kind!r})"
+    grants = (f"--allow-fs-read={folder}/in*,{other},{root}/", f"--allow-fs-write={folder}/in*")
+    switches = ("--permission", "--no-warnings", "--allow-ffi", "--allow-worker")
+    swaps = racer.Swaps(str(inside), str(outside))
+    stops = [swapping(step) for step in (swaps.links, swaps.folders, swaps.parents) if kind in ("", step.__name__)]
+    try:
+        words = [*support.installed(), *switches, *grants, *flags, "-c", code]
+        ended = support.execute(words, timeout=seconds + 60)
+    finally:
+        for stop in stops:
+            stop()
+    assert ended.code == 0, ended.said
+    found: dict[str, Any] = ast.literal_eval(ended.stdout)
+    places = zip((outside, other), before, strict=True)
+    found["changes"] = [change for place, old in places for change in support.changes(old, support.snapshot(place))]
+    return found
+
+
+def check_nothing_outside(found: dict[str, Any]) -> None:
+    """Check that nothing outside was read, told of, changed or created, and that the calls did work."""
+    assert found["changes"] == []
+    assert SECRET not in found["read"]
+    assert len(SECRET) not in found["sizes"]
+    assert INSIDE in found["read"]
+
+
+def test_everything_in_the_whole_product(tmp_path: pathlib.Path) -> None:
+    support.need()
+    check_nothing_outside(race(tmp_path / "race", TOTAL / 2, ""))
+
+
+@pytest.mark.parametrize("kind", racer.KINDS)
+def test_each_in_the_whole_product(kind: str, tmp_path: pathlib.Path) -> None:
+    """Each swap on its own, and its twin, which is granted the outside and does reach it."""
+    support.need()
+    seconds = TOTAL / 4 / len(racer.KINDS)
+    check_nothing_outside(race(tmp_path / "race", seconds, kind))
+    for attempt in range(8):
+        twin = tmp_path / f"twin{attempt}"
+        granted = (f"--allow-fs-read={twin}/out*", f"--allow-fs-write={twin}/out*,{twin}/read*")
+        if race(twin, seconds, kind, *granted)["changes"]:
+            return
+        seconds *= 2
+    pytest.fail("the race never reached the outside")
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ import pytest
 
 from sandboxed_python.broker import request
 from sandboxed_python.broker.answer import MODULES
-from tests.broker.harness import PATH_CALLS, Refused, call, grant, outcome, policy, serve, start
+from tests.broker.harness import PATH_CALLS, grant, policy, serve, start
+from tests.broker.raw import Refused, call, outcome
 
 if TYPE_CHECKING:
     import pathlib

@@ -27,7 +27,8 @@ NAMES = (
 TEXTS = (b".", b"..", b"../..", b"/nowhere/x", b"nothing", b"a/", b"dir/", b"./a", b"b/../a")
 # Texts that are only for tests that change nothing.
 FAR_TEXTS = (b"/", b"/nowhere", b"../../../../../../../../../../../..")
-_PADDING = b"/".join([b"deep"] * 16)
+DEPTH = 16
+_PADDING = b"/".join([b"deep"] * DEPTH)
 
 
 def nest(folder: bytes) -> bytes:

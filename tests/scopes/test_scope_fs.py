@@ -172,3 +172,23 @@ def test_listing_the_root_of_a_grant(attacker: Attacker) -> None:
     denied = program(attacker, code.format("SECRET"), *flags)
     assert denied.code == 1, denied.said
     assert "data" not in denied.stdout, denied.said
+
+
+REPLACE = """
+for name in ("first", "second"):
+    os.remove(WRITE + "/file")
+    with open(WRITE + "/file", "w") as file:
+        file.write(name)
+    print(open(WRITE + "/file").read(), sys.permission.has("fs.read", WRITE + "/file"))
+os.rename(WRITE + "/file", WRITE + "/elsewhere")
+print(sys.permission.has("fs.read", WRITE + "/elsewhere"))
+print(open(WRITE + "/elsewhere").read())
+"""
+
+
+def test_a_granted_file_that_the_program_replaces(attacker: Attacker) -> None:
+    """The grant is of the name, not of the file that had it at the start; what is moved away isn't granted any more."""
+    path = attacker.put("write/file", "old")
+    ended = program(attacker, REPLACE, f"--allow-fs-read={path}", f"--allow-fs-write={attacker.path('write')}/")
+    assert ended.stdout == "first True\nsecond True\nFalse\n", ended.said
+    check_refused(ended, "FileSystemRead", attacker.path("write/elsewhere"))

@@ -107,11 +107,11 @@ def _place(given: str) -> tuple[str, bool]:
 def _reaches(scope: str, given: str) -> bool:
     """Ask the kernel whether a path that can't be resolved here leads into a grant; it tells only for what is there."""
     try:
-        if _access(given, {"fs.read": os.R_OK, "fs.write": os.W_OK}[scope]):
+        if _access(given, {"fs.read": os.R_OK, "fs.write": os.W_OK, "fs.metadata": os.F_OK}[scope]):
             return True
         _stat(given)
     except FileNotFoundError:
-        return scope == "fs.read"  # that it isn't there is told only of what may be read
+        return scope != "fs.write"  # that it isn't there is told only of what may be looked at
     except (KeyError, OSError, ValueError):
         return False
     return False

@@ -120,7 +120,7 @@ def notify_parts(policy: Policy, *, mapped: bool, fork: bool) -> tuple[str, ...]
         parts.append("stat")
     if policy.write:
         parts.append("names")
-    if not all(_is_landlocks(grant, within_files=True) for grant in policy.read):
+    if not all(_is_landlocks(grant, within_files=not _replaceable(grant, policy)) for grant in policy.read):
         parts.append("open")
     elif not all(_is_landlocks(grant, within_files=False) for grant in policy.write):
         parts.append("write")
@@ -129,10 +129,15 @@ def notify_parts(policy: Policy, *, mapped: bool, fork: bool) -> tuple[str, ...]
     return tuple(sorted(parts))
 
 
+def _replaceable(grant: Grant, policy: Policy) -> bool:
+    """Tell whether a grant is of a file that the program may replace: Landlock's rule would stay with the old one."""
+    return grant.kind == "path" and any(policy.writable(path) for path in grant.paths)
+
+
 def _is_landlocks(grant: Grant, *, within_files: bool) -> bool:
     """Tell whether Landlock alone opens what a grant names: an existing tree, or everything to read, or a file.
 
-    A file that is to be written may be replaced by another of its name, which Landlock has no rule for.
+    A file that may be written may be replaced by another of its name, which Landlock has no rule for.
     """
     if grant.kind == "all":
         return within_files

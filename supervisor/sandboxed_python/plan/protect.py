@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxed_python.plan.landlock import Written
-    from sandboxed_python.plan.mounts import Mounts
+    from sandboxed_python.plan.mounts import Mounts, Named
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
@@ -82,14 +82,14 @@ class Protection:
         if not narrow:
             return
         self._check_links(policy, narrow)
-<<<<<<< HEAD
+
         mounts = self.mounts
-        files = () if policy.writable_runtime else self._files()
+        files, links = ((), ()) if policy.writable_runtime else self._files()
         for grant in narrow:
             for path in grant.paths:
-                self._check(grant, grant.kind, path, mounts.kernel, files)
-            for kind, path in mounts.other_names(grant.kind, grant.paths[0]):
-                self._check(grant, kind, path, (), files)
+                self._check(grant, (grant.kind, path), mounts.kernel, files, links)
+            for named in mounts.other_names(grant.kind, grant.paths[0]):
+                self._check(grant, named, (), files, links)
 
     def written(self, policy: Policy) -> Written:
         """Return the other names of what narrow write grants make writable: places, and prefixes."""
@@ -101,13 +101,6 @@ class Protection:
         ]
         places = tuple([path for kind, path in named if kind != "prefix"])
         return places, tuple([path for kind, path in named if kind == "prefix"])
-=======
-        kernel = self.mounted()
-        files, links = ((), ()) if policy.writable_runtime else self._files()
-        for grant in narrow:
-            for path in grant.paths:
-                self._check(grant, path, kernel, files, links)
->>>>>>> wt-c
 
     def left_out(self, policy: Policy, implicit: tuple[Grant, ...]) -> tuple[str, ...]:
         """Return what a write grant of everything leaves out besides ``KERNEL_TREES``.
@@ -121,14 +114,10 @@ class Protection:
         if policy.writable_runtime:
             return self.mounts.kernel
         own = [path for grant in implicit if grant.reason != ENTRY for path in grant.paths]
-<<<<<<< HEAD
-        own = list(dict.fromkeys([*own, *self._files()]))
+        files, links = self._files()
+        own = list(dict.fromkeys([*own, *files, *links]))
         others = [path for one in own for _kind, path in self.mounts.other_names("tree", one)]
         return tuple(dict.fromkeys([*own, *self.mounts.kernel, *others]))
-=======
-        files, links = self._files()
-        return tuple(dict.fromkeys([*own, *files, *links, *self.mounted()]))
->>>>>>> wt-c
 
     def _files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what runs outside, by its names and where it really is; and every link on the way there."""
@@ -171,13 +160,10 @@ class Protection:
                         raise PolicyError(message)
 
     @staticmethod
-<<<<<<< HEAD
-    def _check(grant: Grant, kind: str, path: str, kernel: tuple[str, ...], files: tuple[str, ...]) -> None:
-=======
     def _check(
-        grant: Grant, path: str, kernel: tuple[str, ...], files: tuple[str, ...], links: tuple[str, ...]
+        grant: Grant, named: Named, kernel: tuple[str, ...], files: tuple[str, ...], links: tuple[str, ...]
     ) -> None:
->>>>>>> wt-c
+        kind, path = named
         tree = next((tree for tree in KERNEL_TREES if within(path, tree)), None)
         if tree and not _harmless(kind, path):
             message = f"{grant.origin}: {grant.text!r} is refused: writing below {tree} reaches past any sandbox"
@@ -188,13 +174,9 @@ class Protection:
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, where a kernel file system is mounted"
             )
             raise PolicyError(message)
-<<<<<<< HEAD
         covered = next((own for own in files if _touches(kind, path, own)), None)
-=======
-        covered = next((own for own in files if _touches(grant.kind, path, own)), None)
         # Who replaces a link leads the next start away. What it leads to by another name is no business of this one.
-        covered = covered or next((at for at in links if at in grant.exact or at.startswith(grant.prefixes)), None)
->>>>>>> wt-c
+        covered = covered or next((at for at in links if _holds(kind, path, at)), None)
         if covered:
             message = (
                 f"{grant.origin}: {grant.text!r} is refused: it covers {covered}, which runs outside the sandbox "
@@ -207,6 +189,12 @@ def _harmless(kind: str, path: str) -> bool:
     if kind == "prefix":  # /dev/null* is /dev/nullb0, too
         return any(path.startswith(device + "/") for device in GRANTABLE_DEVICES)
     return any(within(path, device) for device in GRANTABLE_DEVICES)
+
+
+def _holds(kind: str, granted: str, place: str) -> bool:
+    if kind == "prefix":
+        return place.startswith(granted)
+    return place == granted if kind == "path" else within(place, granted)
 
 
 def _touches(kind: str, granted: str, own: str) -> bool:
