@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INSIDE = b"inside"
+LEAST = 30  # rounds of one kind, on a busy machine
 
 
 def lay_out(inside: str, outside: str, secret: bytes) -> None:
@@ -71,10 +72,8 @@ class Swaps:
             self.pairs.append((good, bad, os.dup(good)))
         self.folder, self.file = self.pairs[0][2], self.pairs[1][2]
 
-    def strings(self, _number: int = 0) -> None:
-        for _ in range(50):
-            self.memory[: len(self.bad)] = self.bad
-            self.memory[: len(self.good)] = self.good
+    def strings(self, number: int = 0) -> None:
+        self.memory[: len(self.bad)] = self.bad if number % 2 else self.good
 
     def links(self, _number: int = 0) -> None:
         exchange(self.inside + "/l", self.inside + "/l2")
@@ -86,44 +85,52 @@ class Swaps:
         old, new = ("p", "q") if number % 2 == 0 else ("q", "p")
         os.rename(f"{self.inside}/{old}", f"{self.inside}/{new}")
 
-    def descriptors(self, _number: int = 0) -> None:
+    def descriptors(self, number: int = 0) -> None:
         for good, bad, target in self.pairs:
-            os.dup2(bad, target)
-            os.dup2(good, target)
+            os.dup2(bad if number % 2 else good, target)
+
+
+# The swaps that lead outside, each with the paths that they make do so.
+KINDS = {"strings": (), "links": ("l",), "folders": ("d/f",), "descriptors": ()}
 
 
 class Caller:
     """Makes brokered calls on what is being swapped, and notes what was read and told.
 
     Attributes:
+        kind: one of ``KINDS``: only what that swap makes lead outside; "" for everything.
         done: how often everything was tried.
         read: contents that were read.
         sizes: sizes of files that were told.
     """
 
-    def __init__(self, swaps: Swaps, seconds: float) -> None:
+    def __init__(self, swaps: Swaps, seconds: float, kind: str = "") -> None:
         self.swaps = swaps
         self.inside = os.fsencode(swaps.inside)
-        self.end = seconds
+        self.seconds = seconds
+        self.kind = kind
         self.read: set[bytes] = set()
         self.sizes: set[int] = set()
         self.done = 0
 
     def work(self) -> tuple[int, set[bytes], set[int]]:
         """Make the calls for as long as it was asked for; return done, read and sizes."""
-        names = ("l", "l2", "d/f", "d2/f", "p/sub/../../f", "q/sub/f")
-        places = [self.swaps.at, *(self.inside + b"/" + name.encode() for name in names)]
-        end = time.monotonic() + self.end
-        while time.monotonic() < end:
+        names = KINDS.get(self.kind, ("l", "l2", "d/f", "d2/f", "p/sub/../../f", "q/sub/f"))
+        places: list[Any] = [self.swaps.at] if self.kind in ("", "strings") else []
+        places += [self.inside + b"/" + name.encode() for name in names]
+        folders = {"folders": (b"/d/",), "": (b"/d/", b"/d2/", b"/l/", b"/p/sub/../")}.get(self.kind, ())
+        end = time.monotonic() + self.seconds
+        least = LEAST if self.kind else 1
+        while time.monotonic() < end or self.done < least:
             for path in places:
                 self.on_files(AT_FDCWD, path)
-                self.done += 1
-            for folder in (b"/d/", b"/d2/", b"/l/", b"/p/sub/../"):
+            for folder in folders:
                 self.on_names(AT_FDCWD, self.inside + folder + b"new")
-            if self.swaps.folder >= 0:
+            if self.swaps.folder >= 0 and self.kind in ("", "descriptors"):
                 self.on_files(self.swaps.folder, b"f")
                 self.on_names(self.swaps.folder, b"new")
                 self.on_descriptor(self.swaps.file)
+            self.done += 1
         return self.done, self.read, self.sizes
 
     def opened(self, at: int, path: Any, flags: int) -> None:
@@ -163,7 +170,7 @@ class Caller:
         call("utimensat", file, None, b"\1" + bytes(31), 0)
 
 
-def main(inside: str, outside: str, other: str, seconds: float) -> None:
+def main(inside: str, outside: str, other: str, seconds: float, kind: str) -> None:
     """Swap in threads and call; print how often it was done, and what was read."""
     sys.setswitchinterval(1e-5)
     swaps = Swaps(inside, outside)
@@ -176,11 +183,12 @@ def main(inside: str, outside: str, other: str, seconds: float) -> None:
             outcome(partial(step, number))
             number += 1
 
-    steps = (swaps.strings, swaps.descriptors, swaps.links, swaps.folders, swaps.parents)
+    every = (swaps.strings, swaps.descriptors, swaps.links, swaps.folders, swaps.parents)
+    steps = [step for step in every if kind in ("", step.__name__)]
     threads = [threading.Thread(target=again, args=(step,)) for step in steps]
     for thread in threads:
         thread.start()
-    done, read, sizes = Caller(swaps, seconds).work()
+    done, read, sizes = Caller(swaps, seconds, kind).work()
     over = True
     for thread in threads:
         thread.join()

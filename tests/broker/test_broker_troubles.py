@@ -20,7 +20,8 @@ import pytest
 
 from sandboxed_python.broker import answer, calls_read
 from sandboxed_python.broker.answer import MODULES
-from tests.broker.harness import EVERYTHING, NUMBERS, PATH_CALLS, Refused, call, grant, outcome, policy, serve
+from tests.broker.harness import EVERYTHING, PATH_CALLS, grant, policy, serve
+from tests.broker.raw import NUMBERS, Refused, call, outcome
 from tests.launch.plain import started
 from tests.support import clean_environment, execute, installed
 

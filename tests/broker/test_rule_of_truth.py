@@ -175,6 +175,14 @@ LEAKS = (
 TELLS = (
     Exempt("wrong arguments", lambda case: case.refused(errno.EINVAL, errno.ERANGE)),
     Exempt(
+        "what may be known of but not read seems to have no extended attributes: EOPNOTSUPP",
+        lambda case: (
+            case.refused(errno.EOPNOTSUPP)
+            and "xattr" in case.operation.name
+            and not any(case.world.hidden(place) for place in case.places)
+        ),
+    ),
+    Exempt(
         "a path with detours that leads nowhere: the place that it fails at may be looked at",
         lambda case: case.refused(*_NOWHERE) and case.world.winding(case.operation),
     ),

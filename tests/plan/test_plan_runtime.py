@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandboxed_python.errors import LaunchError
+from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.protect import Protection
 from sandboxed_python.plan.runtime import PACKAGE, Runtime, other_runtime, this_runtime
 from sandboxed_python.policy.model import Policy
@@ -63,7 +64,7 @@ def test_files_are_named_as_the_interpreter_names_them(tmp_path: pathlib.Path) -
     }
     assert named <= set(runtime.files)
     everything = Policy(write=(Grant(text="*", kind="all", paths=()),))
-    left_out = set(Protection((runtime,), tuple).left_out(everything, ()))
+    left_out = set(Protection((runtime,), lambda: Mounts(())).left_out(everything, ()))
     assert named | {f"{top}/{name}" for name in ("link", "real/stdlib", "real/site-packages", "real/lib")} <= left_out
 
 
@@ -84,6 +85,7 @@ PROGRAM = """
 import sys
 before = set(sys.modules)
 sys.path.append(sys.argv[1])
+from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.protect import Protection
 from sandboxed_python.plan.runtime import this_runtime
 found = this_runtime()
