@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 
 from sandboxed_python.broker import request
 from sandboxed_python.broker.answer import MODULES
-from tests.broker.harness import PATH_CALLS, grant, policy, serve, start
+from tests.broker.harness import PATH_CALLS, bare, grant, policy, serve, start
 from tests.broker.raw import Refused, call, outcome
 
 if TYPE_CHECKING:
@@ -206,6 +207,157 @@ def test_what_is_remembered_has_an_end(tmp_path: pathlib.Path, monkeypatch: Any)
     assert served.value == [str(tmp_path / "named"), True]
     known = served.context
     assert [len(one) for one in (known.sockets, known.abstract, known.bound)] == [4, 4, 4]
+
+
+OPTIONS = {
+    socket.SO_SNDBUF: 70000,
+    socket.SO_RCVBUF: 90000,
+    socket.SO_PASSCRED: 1,
+    socket.SO_KEEPALIVE: 1,
+    socket.SO_PRIORITY: 3,
+    socket.SO_RCVLOWAT: 5,
+}
+TIMES = {socket.SO_RCVTIMEO: (1, 500_000), socket.SO_SNDTIMEO: (0, 300_000)}
+
+
+def look(one: socket.socket) -> list[Any]:
+    told: list[Any] = [one.getsockopt(socket.SOL_SOCKET, option) for option in OPTIONS]
+    told += [struct.unpack("ll", one.getsockopt(socket.SOL_SOCKET, option, 16)) for option in TIMES]
+    return [*told, struct.unpack("ii", one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_set_before_stay(kind: int, tmp_path: pathlib.Path) -> None:
+    """As without the broker: on what is connected, on what is bound, and after a connect that failed."""
+
+    def work() -> list[Any]:
+        made = [socket.socket(socket.AF_UNIX, kind) for _ in range(3)]
+        for one in made[:2]:
+            for option, value in OPTIONS.items():
+                one.setsockopt(socket.SOL_SOCKET, option, value)
+            for option, times in TIMES.items():
+                one.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", *times))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 7))
+        client, server, plain = made
+        path = str(tmp_path / f"socket-{os.getpid()}")
+        failed = outcome(lambda: client.connect(path))
+        server.bind(path)
+        server.listen(2)
+        client.connect(path)
+        plain.connect(path)
+        return [failed, *map(look, made)]
+
+    twin = bare(work)
+    assert twin[1] != twin[3]
+    assert serve(policy((), grant(tmp_path)), work, names=CALLS).value == twin
+
+
+def test_a_socket_that_is_not_connected(tmp_path: pathlib.Path) -> None:
+    """All that can be done with it, or fails on it, does so as without the broker; nothing is lost."""
+    paths = {}
+    receivers = []
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        one = socket.socket(socket.AF_UNIX, kind)
+        paths[kind] = str(tmp_path / f"receiver-{kind}")
+        one.bind(paths[kind])
+        one.settimeout(0)
+        receivers.append(one)
+    receivers[0].listen(5)
+
+    def attempts(kind: int) -> list[Any]:
+        one = socket.socket(socket.AF_UNIX, kind)
+        return [
+            outcome(one.getpeername), outcome(one.getsockname), outcome(lambda: one.send(b"x")),
+            outcome(lambda: one.sendmsg([b"x"])),
+        ]  # fmt: skip
+
+    def work() -> list[Any]:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        return [attempts(kind) for kind in (*KINDS, socket.SOCK_DGRAM)]
+
+    def more() -> list[Any]:
+        got = []
+        for kind in (*KINDS, socket.SOCK_DGRAM):
+            one = socket.socket(socket.AF_UNIX, kind)
+            got += [
+                outcome(lambda one=one: one.accept()),  # type: ignore[misc]
+                outcome(lambda one=one: one.sendmsg([b"x"], [], 0, paths[socket.SOCK_DGRAM])),  # type: ignore[misc]
+                outcome(lambda one=one: one.sendmsg([b"x"], [], 0, str(tmp_path / "missing"))),  # type: ignore[misc]
+            ]
+        return got
+
+    granted = policy((), grant(tmp_path))
+    served = serve(granted, work, names=CALLS)
+    assert served.value == bare(work)
+    assert served.value[2] == [Refused(errno.ENOTCONN), "", Refused(errno.ENOTCONN), Refused(errno.ENOTCONN)]
+    assert all(isinstance(one, Refused) for one in serve(granted, more, names=CALLS).value)
+    for one in receivers:
+        with pytest.raises(BlockingIOError):
+            one.recv(9) if one.type == socket.SOCK_DGRAM else one.accept()
+        one.close()
+
+
+def test_nobody_connects_to_a_placeholder() -> None:
+    """It has a name that others could find, and a queue: nobody gets into that."""
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(20)
+    ours.settimeout(20)
+
+    def outsider() -> list[Any]:
+        made = [socket.socket(socket.AF_UNIX, kind) for kind in KINDS]
+        got = [outcome(partial(one.connect, ours.recv(200))) for one in made]
+        ours.send(b"done")
+        return got
+
+    def work() -> list[Any]:
+        ones = [socket.socket(socket.AF_UNIX, kind) for kind in KINDS]
+        inodes = [str(os.fstat(one.fileno()).st_ino) for one in ones]
+        with open("/proc/net/unix", encoding="utf-8") as file:
+            rows = {row[6]: row[7] for row in map(str.split, file) if len(row) > 7}
+        for one, inode in zip(ones, inodes, strict=True):
+            one.listen(5)
+            one.settimeout(0)
+            theirs.send(rows[inode].replace("@", "\0", 1).encode())
+        theirs.recv(9)
+        return [[outcome(one.accept) for one in ones], [one.getsockname() for one in ones]]
+
+    child = start(outsider)
+    accepted, named = serve(policy(), work, names=MODULES["calls_socket"]).value
+    while child.read():
+        pass
+    assert child.result() == [Refused(errno.ECONNREFUSED)] * 2
+    assert accepted == [Refused(errno.EAGAIN)] * 2
+    assert named == ["", ""]
+    theirs.close()
+    ours.close()
+
+
+def test_datagrams_after_connecting_again(tmp_path: pathlib.Path) -> None:
+    """Options stay, messages go where the last connect led, and an address in sendto leads elsewhere."""
+    receivers = []
+    for name in ("a", "b"):
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        one.bind(str(tmp_path / name))
+        one.settimeout(5)
+        receivers.append(one)
+
+    def work() -> list[Any]:
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 70000)
+        number = one.fileno()
+        failed = outcome(lambda: one.connect(str(tmp_path / "missing")))
+        one.connect(str(tmp_path / "a"))
+        one.send(b"one")
+        receivers[0].recv(9)
+        one.connect(str(tmp_path / "b"))
+        one.send(b"two")
+        one.sendto(b"three", str(tmp_path / "a"))
+        return [failed, one.fileno() == number, one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)]
+
+    assert serve(policy((), grant(tmp_path)), work, names=CALLS).value == [Refused(errno.ENOENT), True, 140000]
+    assert [one.recv(9) for one in receivers] == [b"three", b"two"]
+    for one in receivers:
+        one.close()
 
 
 def test_other_families_are_let_through() -> None:

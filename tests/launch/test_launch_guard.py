@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launch.plain import PATIENCE, alive, started
+from tests.launch.plain import PATIENCE, alive, eventually, started
 from tests.support import clean_environment, installed
 
 if TYPE_CHECKING:
@@ -158,14 +158,15 @@ def test_nobody_else_is_killed() -> None:
         outside.process.send_signal(signal.SIGTERM)
 
 
+def title(pid: str) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().partition(b"\0")[0]
+
+
 def test_the_guard_can_be_told_from_the_others() -> None:
     with job("print('up', flush=True); import time; time.sleep(1000)") as process:
         assert line(process) == b"up\n"
         with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="utf-8") as file:
             pids = file.read().split()
-        titles = []
-        for pid in pids:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                titles.append(file.read().rstrip(b"\0").partition(b"\0")[0])
-        assert titles.count(b"sandbox-guard") == 1
-        assert len(titles) == 2
+        assert len(pids) == 2
+        eventually(lambda: [title(pid) for pid in pids].count(b"sandbox-guard") == 1)

@@ -158,10 +158,10 @@ def close(context: Context, patience: float = 1.0) -> None:
 
     end = time.monotonic() + patience
     for sender in context.datagrams.values():
-        while sender.connected and sender.source.fileno() >= 0 and time.monotonic() < end:
+        while sender.source.fileno() >= 0 and time.monotonic() < end:
             time.sleep(0.002)
-        if not sender.connected:
-            sender.close()
+    while context.held:
+        os.close(context.held.popitem()[1])
 
 
 __all__ = ["CONTINUE", "Context", "Request", "answer", "close", "deliver", "load", "load_all", "serve_one"]

@@ -1,10 +1,14 @@
 """Datagrams to Unix socket paths, without a datagram socket in the sandbox.
 
 Runs in: supervisor. A Unix datagram socket can send to any path at any time, by an address in memory: no filter could
-hold it. So the caller of socket(AF_UNIX, SOCK_DGRAM) gets one end of a SEQPACKET pair, which keeps messages apart.
-After connect(2) to a path that was judged, a thread passes on what arrives at the other end; sendto(2) with an address
-is made here. Enough for syslog, sd_notify and statsd; binding, and so receiving, is refused, and ``SO_TYPE`` tells the
-truth.
+hold it. So the caller of socket(AF_UNIX, SOCK_DGRAM) gets a placeholder (``calls_socket``), on which sending fails.
+connect(2) to a path that was judged puts one end of a SEQPACKET pair, which keeps messages apart, into its place, and a
+thread passes on what arrives at the other end; sendto(2) with an address is made here. That is enough for syslog,
+statsd, and sd_notify where it uses these calls.
+
+Binding, and so receiving, is refused, and ``SO_TYPE`` tells the truth. sendmsg(2) and sendmmsg(2) with an address fail
+(ENOTCONN) before connect; after it the kernel ignores the address, and the message goes where the socket is connected.
+When the receiver has gone, what is sent is lost.
 """
 
 from __future__ import annotations
@@ -26,46 +30,51 @@ LARGEST = 212992  # net.core.wmem_default
 MOST = 64  # datagram sockets at once
 
 
+def send(message: bytes, path: bytes) -> None:
+    """Send one message to a socket path; never waits: a full receiver is EAGAIN.
+
+    Raises:
+        OSError: as sendto(2).
+    """
+    mine = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        mine.sendto(message, _socket.MSG_DONTWAIT, path)
+    finally:
+        mine.close()
+
+
 class Sender:
-    """The supervisor's half of one datagram socket.
+    """The supervisor's half of one connected datagram socket.
 
     Attributes:
         source: the other end of the caller's pair.
-        connected: what arrives there is being passed on.
     """
 
-    __slots__ = ("_target", "connected", "source")
+    __slots__ = ("_target", "source")
 
-    def __init__(self, source: _socket.socket) -> None:
-        self.source = source
-        self.connected = False
-        self._target = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-
-    def send(self, message: bytes, path: bytes) -> None:
-        """Send one message to a socket path; never waits: a full receiver is EAGAIN.
-
-        Raises:
-            OSError: as sendto(2).
-        """
-        self._target.sendto(message, _socket.MSG_DONTWAIT, path)
-
-    def connect(self, context: Context, path: bytes) -> None:
-        """Connect to a socket path, and pass on what the caller sends from now on.
+    def __init__(self, source: _socket.socket, path: bytes) -> None:
+        """Connect to a socket path; ``start`` passes on what the caller sends.
 
         Raises:
             OSError: as connect(2).
         """
-        target = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-        try:
-            target.connect(path)
-        except BaseException:
-            target.close()
-            raise
-        self._target, old = target, self._target
-        old.close()
-        if not self.connected:
-            self.connected = True
-            _thread.start_new_thread(self._pass_on, (context,))
+        self.source = source
+        self._target = _connected(path)
+
+    def connect(self, path: bytes) -> None:
+        """Connect to another path.
+
+        Raises:
+            OSError: as connect(2).
+        """
+        target = _connected(path)
+        # In one step: the thread may be about to send.
+        os.dup2(target.fileno(), self._target.fileno(), inheritable=False)
+        target.close()
+
+    def start(self, context: Context) -> None:
+        """Begin to pass on messages, in a thread of its own."""
+        _thread.start_new_thread(self._pass_on, (context,))
 
     def _pass_on(self, context: Context) -> None:
         roam(context)
@@ -97,23 +106,33 @@ class Sender:
         self._target.close()
 
 
-def open_one(context: Context) -> _socket.socket:
-    """Make a pair and return the caller's end.
+def _connected(path: bytes) -> _socket.socket:
+    target = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        target.connect(path)
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+def open_one(context: Context, path: bytes) -> _socket.socket:
+    """Make a pair, pass on to a socket path what arrives at our end, and return the caller's.
 
     Raises:
-        OSError: ``ENOBUFS``: there are too many.
+        OSError: as connect(2); ``ENOBUFS``: there are too many.
     """
     known = context.datagrams
     for inode, sender in list(known.items()):
         if sender.over():
             del known[inode]
-            if not sender.connected:
-                sender.close()
     if len(known) >= MOST:
         raise OSError(errno.ENOBUFS, "")
     theirs, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        known[os.fstat(theirs.fileno()).st_ino] = Sender(ours)
+        sender = Sender(ours, path)
+        sender.start(context)
+        known[os.fstat(theirs.fileno()).st_ino] = sender
     except BaseException:
         ours.close()
         theirs.close()

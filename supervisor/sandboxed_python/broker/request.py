@@ -129,15 +129,16 @@ class Context:
         reachable: (device, inode) of directories known to be where their path says.
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
-        sockets: inode -> type of the Unix sockets that were handed out unconnected.
+        sockets: inode -> type of the Unix sockets that were handed out as placeholders.
+        held: inode -> our descriptor of a placeholder.
         abstract: abstract socket names that were bound inside the sandbox, in the order of binding; no values.
-        datagrams: inode -> our half of the Unix datagram sockets.
+        datagrams: inode -> our half of the connected Unix datagram sockets.
         processors: those that the serving thread may run on, while it stays on the caller's; else empty.
         bound: inode -> the address, as the caller spelled it, of sockets that were bound to a path.
     """
 
     __slots__ = (
-        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "identity", "kernel_reads",
+        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "held", "identity", "kernel_reads",
         "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "processors", "reachable",
         "rooted", "roots", "sockets", "straight",
     )  # fmt: skip
@@ -169,6 +170,7 @@ class Context:
         self.straight: dict[bytes, str] = {}
         self.rooted: set[int] = set()
         self.sockets: dict[int, int] = {}
+        self.held: dict[int, int] = {}
         self.datagrams: dict[int, Sender] = {}
         self.abstract: dict[bytes, None] = {}
         self.bound: dict[int, bytes] = {}

@@ -56,7 +56,7 @@ class Guard:
             ruleset = syscall("landlock_create_ruleset", packed, len(packed), 0)
             syscall("landlock_restrict_self", ruleset, 0)
         except KernelError as error:
-            message = f"the guard's Landlock domain: {error}"
+            message = f"Landlock: the guard's domain: {error}"
             raise LaunchError(message) from error
         os.close(ruleset)
         self.scoped = signals_stay_inside()
