@@ -172,3 +172,5 @@ def test_the_users_own_example(tmp_path: pathlib.Path, sandbox: support.Run) -> 
     assert "permission: 'FileSystemRead'" in strict.stderr
     assert f"resource: '{job}'" in strict.stderr
     assert not os.path.exists(result)
+    relative = sandbox("--allow-fs-write=/tmp/", "--no-allow-entrypoint", "job.py", cwd=tmp_path)
+    assert (relative.code, relative.stderr) == (1, strict.stderr)

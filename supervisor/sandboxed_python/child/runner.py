@@ -124,8 +124,9 @@ def _run_script(start: Start, main: Any, options: list[str]) -> None:
         try:
             with _open(path, "rb") as file:
                 source = file.read()
-        except AccessDeniedError:
-            raise
+        except AccessDeniedError as error:
+            # Node names the entry point by its whole path.
+            raise AccessDeniedError(error.permission, absolute, error.flag) from None
         except OSError as error:
             _usage(f"can't open file {absolute!r}: [Errno {error.errno}] {error.strerror}")
     names = main.__dict__
