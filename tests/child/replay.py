@@ -189,8 +189,8 @@ def run(case: dict[str, Any], policy: Any, top: str) -> dict[str, Any]:
     """Run the code of a case and tell how it ended."""
     from sandboxed_python.child import hook, permission
 
-    permission.install(policy)
-    hook.install(policy, guarded=False)
+    permission.install(permission.Permission(policy))
+    hook.Hooks(policy, guarded=False).install()
     names = {"os": os, "sys": sys, "a": fill(case["python"].get("a"), top), "b": fill(case["python"].get("b"), top)}
     source = case["python"]["run"]
     try:

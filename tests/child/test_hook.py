@@ -37,8 +37,8 @@ def confine():
         scopes=frozenset({scopes!r}),
     )
     from sandboxed_python.child import hook, permission
-    permission.install(policy)
-    hook.install(policy, guarded={guarded!r})
+    permission.install(permission.Permission(policy))
+    hook.Hooks(policy, guarded={guarded!r}).install()
 def told(source):
     try:
         value = eval(source)

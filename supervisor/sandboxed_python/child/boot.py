@@ -22,9 +22,8 @@ class Program:
     """What to run, made ready: in a fork, before the confinement, when looking at files still costs nothing.
 
     Attributes:
-        policy: the effective policy.
-        guarded: the kernel itself refuses metadata of what isn't granted.
-        judge: judges events for the hook.
+        permission: what will be ``sys.permission``.
+        hooks: the friendly layer.
         start: how the program is found; see ``runner.Start``.
         ending: how it may end, in a fork; None: as any interpreter.
     """
@@ -49,9 +48,8 @@ class Program:
             baseline: in a fork, the modules that a plain interpreter has loaded at this point.
             compiler: see ``runner.Start``.
         """
-        self.policy = policy
-        self.guarded = guarded
-        self.judge = hook.Judge(policy, guarded=guarded)
+        self.permission = permission.Permission(policy)
+        self.hooks = hook.Hooks(policy, guarded=guarded)
         self.start = runner.Start(kind, target, read=policy.entrypoint, compiler=compiler)
         self.ending = ending.Ending(baseline) if baseline is not None else None
 
@@ -69,15 +67,15 @@ def run(program: Program, argv: list[str], *, options: list[str], baseline: froz
         SystemExit: the program's own, or the exit code of its uncaught exception.
         KeyboardInterrupt: the program's own, already shown.
     """
-    permission.install(program.policy)
-    hook.install(program.policy, guarded=program.guarded, judge=program.judge)
+    permission.install(program.permission)
+    program.hooks.install()
     forget(baseline)
     if program.ending is not None:
         program.ending.begin()
     gc.enable()
     runner.run(program.start, argv, options)
     if program.ending is not None:
-        program.ending.end(program.judge)
+        program.ending.end(program.hooks.judge)
 
 
 def forget(baseline: frozenset[str]) -> None:

@@ -250,37 +250,46 @@ def preload(folder: str) -> None:
             continue
 
 
-def install(policy: Policy, *, guarded: bool, judge: Judge | None = None) -> None:
-    """Add the hooks and the wrappers, if the policy is enforced.
+class Hooks:
+    """The hooks and the wrappers, ready to be put in place.
 
-    Args:
-        policy: the effective policy.
-        guarded: the kernel itself refuses metadata (stat, access, readlink) of what isn't granted.
-        judge: made before, while looking at files still cost nothing.
+    Attributes:
+        judge: judges events.
     """
-    if policy.mode != "enforce":
-        return
-    if judge is None:
-        judge = Judge(policy, guarded=guarded)
-    find = judge.table().get
-    seen = judge.seen
-    opening = EVENTS["open"]
-    raiser = Raiser(judge.slot)
-    arm = raiser.arm
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        row = find(event)
-        if row is not None:
-            try:
-                if row is opening and arguments in seen:
+    def __init__(self, policy: Policy, *, guarded: bool) -> None:
+        """Make everything: before a fork, it needs no copies of shared pages, and looking at files costs nothing.
+
+        Args:
+            policy: the effective policy.
+            guarded: the kernel itself refuses metadata (stat, access, readlink) of what isn't granted.
+        """
+        self.judge = judge = Judge(policy, guarded=guarded)
+        find = judge.table().get
+        seen = judge.seen
+        opening = EVENTS["open"]
+        raiser = Raiser(judge.slot)
+        arm = raiser.arm
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            row = find(event)
+            if row is not None:
+                try:
+                    if row is opening and arguments in seen:
+                        return
+                    error = row[1](judge, row[2], arguments)
+                except Exception:  # what can't be judged here, the kernel judges
                     return
-                error = row[1](judge, row[2], arguments)
-            except Exception:  # what can't be judged here, the kernel judges
-                return
-            if error is not None:
-                arm(event, error)
+                if error is not None:
+                    arm(event, error)
 
-    sys.addaudithook(hook)
-    sys.addaudithook(raiser.hook)
-    judge.heard = False  # that was the second of ours
-    wrap.install(judge, guarded=guarded)
+        self._hooks = hook, raiser.hook
+        self._wrappers = wrap.Wrappers(judge, guarded=guarded)
+
+    def install(self) -> None:
+        """Put them in place, if the policy is enforced."""
+        if self.judge.policy.mode == "enforce":
+            for hook in self._hooks:
+                sys.addaudithook(hook)
+            self.judge.heard = False  # that was the second of ours
+            self._wrappers.install()

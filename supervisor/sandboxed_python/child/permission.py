@@ -156,11 +156,11 @@ def _received(value: object) -> str:
 _installed: Permission | None = None
 
 
-def install(policy: Policy) -> None:
-    """Make ``sys.permission``, unless the model is off."""
+def install(made: Permission) -> None:
+    """Make it ``sys.permission``, unless the model is off."""
     global _installed  # noqa: PLW0603 - one per process
-    if policy.mode != "off":
-        _installed = Permission(policy)
+    if made.enabled:
+        _installed = made
         sys.permission = _installed  # type: ignore[attr-defined]
 
 

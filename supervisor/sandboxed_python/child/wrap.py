@@ -20,43 +20,46 @@ if TYPE_CHECKING:
 
     from sandboxed_python.child.hook import Judge
 
+_POSIX = posix.__dict__
 _SUPPORTS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
 _SEEN_AS = "<frozen os>"
 
 
-def install(judge: Judge, *, guarded: bool) -> None:
-    """Put the wrappers in place: into ``posix`` and ``os``, and on Pythons without thread events into ``_thread``.
+class Wrappers:
+    """The wrappers, ready to be put in place: into ``posix`` and ``os``; where no event tells of threads, theirs."""
 
-    Args:
-        judge: judges the paths.
-        guarded: the kernel itself refuses metadata of what isn't granted: then only its answers are put into words.
-    """
-    wrappers = _general(judge)
-    if not (judge.policy.reader.all or judge.policy.granted("fs.metadata")):
-        wrappers += _metadata(judge, guarded=guarded)
-    _leave_importlib_alone()
-    sets = [getattr(os, name) for name in _SUPPORTS]
-    for plain in wrappers:
-        name = plain.__name__
-        original = getattr(posix, name)
-        wrapper = _dress(plain, original)
-        setattr(posix, name, wrapper)
-        setattr(os, name, wrapper)
-        for functions in sets:
-            if original in functions:
-                functions.discard(original)
-                functions.add(wrapper)
-    if sys.version_info < (3, 12) and judge.minds_threads():
-        _wrap_threads(judge)
+    def __init__(self, judge: Judge, *, guarded: bool) -> None:
+        """Make them.
 
+        Args:
+            judge: judges the paths.
+            guarded: the kernel itself refuses metadata of what isn't granted: then only its answers are put into words.
+        """
+        plain = _general(judge)
+        if not (judge.policy.reader.all or judge.policy.granted("fs.metadata")):
+            plain += _metadata(judge, guarded=guarded)
+        self._judge = judge
+        self._pairs = [(original, _dress(one, original)) for one in plain for original in [_POSIX[one.__name__]]]
+        # The import system asks the kernel itself: it looks at many places and takes any refusal for absence.
+        self._originals = type(sys)("posix")
+        self._originals.__dict__.update(_POSIX)
 
-def _leave_importlib_alone() -> None:
-    """Let the import system ask the kernel itself: it looks at many places and takes any refusal for absence."""
-    import _frozen_importlib_external as external  # importlib's own name for it would load a package
+    def install(self) -> None:
+        """Put them in place."""
+        import _frozen_importlib_external as external  # importlib's own name for it would load a package
 
-    originals = type(sys)("posix")
-    originals.__dict__.update(posix.__dict__)
-    external._os = originals  # type: ignore[attr-defined]
+        external._os = self._originals  # type: ignore[attr-defined]
+        sets = [getattr(os, name) for name in _SUPPORTS]
+        for original, wrapper in self._pairs:
+            name = wrapper.__name__
+            setattr(posix, name, wrapper)
+            setattr(os, name, wrapper)
+            for functions in sets:
+                if original in functions:
+                    functions.discard(original)
+                    functions.add(wrapper)
+        if sys.version_info < (3, 12) and self._judge.minds_threads():
+            _wrap_threads(self._judge)
 
 
 def _dress(plain: Any, original: Callable[..., object]) -> Any:
