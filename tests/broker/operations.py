@@ -56,7 +56,7 @@ def draw(rng: random.Random, made: list[bytes]) -> Operation:
     if name in {"symlink", "symlinkat"}:
         data = rng.choice((*trees.TEXTS, b"", b"dir/a"))
     elif "xattr" in name:
-        data = rng.choice((b"user.a", b"user.b", b"user.none", b""))
+        data = rng.choice((b"user.a", b"user.a", b"user.b", b"user.b", b"user.none", b""))
         numbers = _attribute(rng)
     elif "utim" in name:
         numbers += _times(rng)
@@ -117,7 +117,7 @@ def _times(rng: random.Random) -> tuple[int, ...]:
 
 
 def _attribute(rng: random.Random) -> tuple[int, ...]:
-    return rng.choice((0, 3, 100)), rng.choice((0, 0, 1, 2, 4))
+    return rng.choice((0, 3, 100, 100)), rng.choice((0, 0, 1, 2, 4))
 
 
 def _one_of(*values: int) -> Callable[[random.Random], tuple[int, ...]]:
