@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import KeysView
     from typing import Any, ClassVar, TypeVar
 
     from typing_extensions import dataclass_transform
@@ -30,6 +31,8 @@ class Frozen:
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _known: ClassVar[frozenset[str]] = frozenset()
+    _needed: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         """Collect the fields of the class from its annotations, after those of its bases."""
@@ -38,19 +41,22 @@ class Frozen:
             own = cls.__annotations__
         names = [name for name in own if not name.startswith("_") and name not in cls._fields]
         cls._fields = (*cls._fields, *names)
+        cls._known = frozenset(cls._fields)
+        cls._needed = frozenset([name for name in cls._fields if not hasattr(cls, name)])
 
     def __init__(self, **values: Any) -> None:
-        """Set every field from its keyword or its default."""
-        mine = self.__dict__
-        for name in self._fields:
-            if name in values:
-                mine[name] = values.pop(name)
-            elif not hasattr(type(self), name):
-                message = f"{type(self).__name__}() needs {name}="
-                raise TypeError(message)
-        if values:
-            message = f"{type(self).__name__}() has no field {next(iter(values))!r}"
-            raise TypeError(message)
+        """Set every field that is given; the others' defaults are the class's attributes."""
+        names = values.keys()
+        if not names <= self._known or not self._needed <= names:
+            raise TypeError(self._wrong(names))
+        self.__dict__.update(values)
+
+    def _wrong(self, names: KeysView[str]) -> str:
+        missing = [name for name in self._fields if name in self._needed and name not in names]
+        if missing:
+            return f"{type(self).__name__}() needs {missing[0]}="
+        unknown = next(name for name in names if name not in self._known)
+        return f"{type(self).__name__}() has no field {unknown!r}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields and their values, in declaration order (not recursive)."""

@@ -132,15 +132,28 @@ class RealPaths:
         if parent is not None:
             place = f"/{name}" if parent == "/" else f"{parent}/{name}"
             try:
-                os.readlink(place)
+                target = os.readlink(place)
             except OSError as error:
                 found = place if error.errno == errno.EINVAL else None
             else:
-                found = os.path.realpath(place)
-                if not os.path.lexists(found):
-                    found = None
+                found = self._behind(place, parent, target)
         known[path] = found
         return found
+
+    def _behind(self, link: str, folder: str, target: str) -> str | None:
+        """Return where a link in a folder leads, by what is known already where that is simple."""
+        names = target.split("/")
+        if target[:1] != "/":
+            while names[:1] == [".."]:  # the folder is where it says: no link is in its path
+                folder = folder.rpartition("/")[0]
+                del names[0]
+        else:
+            folder = ""
+        if "." in names or ".." in names:
+            found = os.path.realpath(link)
+            return found if os.path.lexists(found) else None
+        self._known[link] = None  # a circle of links leads nowhere
+        return self.of("/".join(["", *[name for name in f"{folder}/{'/'.join(names)}".split("/") if name]]) or "/")
 
 
 def _rows(rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy, real: RealPaths) -> list[Grant]:
