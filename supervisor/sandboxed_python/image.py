@@ -1,7 +1,7 @@
 """The start-up image: the modules that every start needs, compiled together.
 
 Runs in: both. Importing forty small modules costs more than running them: each is looked up, opened, checked and
-unmarshalled with its docstrings. An image is one file per half of a start with the same code, compiled from the same
+unmarshalled with its docstrings. An image is one file per part of a start with the same code, compiled from the same
 sources without docstrings and annotations of functions, beside the ``.pyc`` files and by their rules: it is written by
 the first run that could have used it, where ``__pycache__`` can be written and PYTHONDONTWRITEBYTECODE isn't set; it is
 used only while time and size of every source are what they were; without it everything is imported as usual.
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     Row = tuple[str, bool, int, int, CodeType]
     Image = tuple[bytes, list[Row]]
 
-# In the order of their imports: a module comes after what it imports. "" is the package itself.
+# What is needed by every start, by grants of paths, by the broker. In the order of their imports: a module comes after
+# what it imports. "" is the package itself.
 PARTS = {
     "start": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
-        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.mounts", "plan.landlock",
-        "plan.filters", "plan.protect", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session",
-        "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission",
-        "child.ending", "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args",
-        "cli.main",
+        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters",
+        "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine", "child",
+        "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
+        "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
+    ),
+    "grants": (
+        "plan.mounts", "plan.protect",
     ),
     "watch": (
         "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",

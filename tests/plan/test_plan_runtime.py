@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandboxed_python.errors import LaunchError
+from sandboxed_python.plan.foreign import other_runtime
 from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.protect import Protection
-from sandboxed_python.plan.runtime import PACKAGE, Runtime, other_runtime, this_runtime
+from sandboxed_python.plan.runtime import PACKAGE, Runtime, this_runtime
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from tests.launch.plain import pythons

@@ -163,7 +163,7 @@ def _other_runtime(python: str, scripts: str) -> Runtime:
     """Return the facts about the interpreter that ``--python`` names; end with the shell's codes if there is none."""
     import shutil
 
-    from sandboxed_python.plan.runtime import other_runtime
+    from sandboxed_python.plan.foreign import other_runtime
 
     found = shutil.which(python)
     if found is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sandboxed_python import image
 from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import landlock
 from sandboxed_python.kernel.landlock import Ruleset
@@ -14,7 +15,6 @@ from sandboxed_python.plan import implicit
 from sandboxed_python.plan.filters import variant
 from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
-from sandboxed_python.plan.protect import Protection
 from sandboxed_python.policy.model import is_broad
 from sandboxed_python.policy.table import WASM_RUNTIMES
 
@@ -68,21 +68,26 @@ def build(  # noqa: PLR0913
         PolicyError: a grant is refused: it covers the interpreter's own files, or names /proc, /sys or a device.
         UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
     """
-    protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))
-    protection.check(policy)
+    protection = None
+    if policy.read or policy.write:
+        image.load("grants")
+        from sandboxed_python.plan.protect import Protection
+
+        protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))
+        protection.check(policy)
     real = implicit.RealPaths()
     read = implicit.implicit_read(policy, runtime, entry if policy.entrypoint else None, real)
     programs = (*implicit.LIBRARY_TREES, *implicit.PROGRAM_TREES) if policy.granted("child") else ()
     effective = policy.replace(
         read=(*policy.read, *read),
         write=(*policy.write, *implicit.implicit_write(policy, real)),
-        protected=protection.left_out(policy, read),
+        protected=protection.left_out(policy, read) if protection else (),
     )
     ruleset, abi, missing = _ruleset(policy, support)
     interpreter = () if fork else tuple(os.path.realpath(path) for path in (runtime.executable, *LOADERS))
     # Only where something may be executed or mapped does it matter what else is a name of what may be written.
     code = bool(policy.write) and not (policy.granted("addon") and not policy.granted("child"))
-    written = protection.written(policy) if code else ((), ())
+    written = protection.written(policy) if protection and code else ((), ())
     rules = path_rules(effective, _existing(programs), interpreter, written=written) if abi else ()
     gate = map_gate(policy, runtime, real, written)
     parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()

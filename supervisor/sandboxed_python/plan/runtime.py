@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 
-from sandboxed_python.errors import LaunchError
 from sandboxed_python.frozen import Frozen
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -58,7 +57,7 @@ def this_runtime(scripts: str = "") -> Runtime:
     stdlib = os.path.dirname(os.path.abspath(os.__file__))
     dynload = next((entry for entry in sys.path if entry.endswith("/lib-dynload")), f"{stdlib}/lib-dynload")
     prefixes = tuple(f"{prefix}/" for prefix in (sys.prefix, sys.base_prefix, sys.base_exec_prefix))
-    user_sites = _user_sites() if sys.prefix == sys.base_prefix or _sees_system_site(sys.prefix) else ()
+    user_sites = user_sites_of() if sys.prefix == sys.base_prefix or sees_system_site(sys.prefix) else ()
     enabled = getattr(sys.modules.get("site"), "ENABLE_USER_SITE", None)
     site = [
         entry
@@ -79,61 +78,7 @@ def this_runtime(scripts: str = "") -> Runtime:
     )
 
 
-def other_runtime(executable: str, scripts: str = "") -> Runtime:
-    """Return the facts about another interpreter, read off the file system: it isn't run, for it may be anybody's.
-
-    Args:
-        executable: absolute path of the interpreter, or of a virtual environment's link to it.
-        scripts: as in Runtime.
-
-    Raises:
-        LaunchError: there is no standard library where one of this interpreter would be.
-    """
-    real = os.path.realpath(executable)
-    base = os.path.dirname(os.path.dirname(real))
-    stdlib = _stdlib(base, os.path.basename(real))
-    version = os.path.basename(stdlib)
-    prefix = os.path.dirname(os.path.dirname(os.path.abspath(executable)))
-    is_venv = os.path.exists(f"{prefix}/pyvenv.cfg")
-    site = [f"{prefix}/lib/{version}/site-packages"] if is_venv else []
-    if not is_venv:
-        prefix = base
-    if not is_venv or _sees_system_site(prefix):
-        site += [
-            f"{stdlib}/site-packages",
-            f"{base}/lib/python3/dist-packages",
-            f"/usr/local/lib/{version}/dist-packages",
-        ]
-    return Runtime(
-        executable=executable,
-        prefix=prefix,
-        base_prefix=base,
-        stdlib=stdlib,
-        platstdlib=stdlib,
-        site=tuple([path for path in site if os.path.isdir(path)]),
-        user_sites=_user_sites(version) if not is_venv else (),
-        scripts=scripts,
-        foreign=True,
-    )
-
-
-def _stdlib(base: str, name: str) -> str:
-    """Return the standard library below ``base`` of the interpreter called ``name`` (``python3.12``, ``python3``)."""
-    for folder in ("lib", "lib64"):
-        try:
-            found = [entry for entry in os.listdir(f"{base}/{folder}") if entry.startswith("python3.")]
-        except OSError:
-            continue
-        found = [entry for entry in found if os.path.exists(f"{base}/{folder}/{entry}/os.py")]
-        if name in found:
-            return f"{base}/{folder}/{name}"
-        if len(found) == 1:
-            return f"{base}/{folder}/{found[0]}"
-    message = f"--python: no standard library of {name} in {base}/lib: name the interpreter itself, e.g. python3.12"
-    raise LaunchError(message)
-
-
-def _sees_system_site(prefix: str) -> bool:
+def sees_system_site(prefix: str) -> bool:
     """Tell whether a virtual environment includes the system's site-packages (pyvenv.cfg)."""
     try:
         with open(f"{prefix}/pyvenv.cfg", encoding="utf-8", errors="replace") as file:
@@ -143,7 +88,7 @@ def _sees_system_site(prefix: str) -> bool:
     return any(line.replace(" ", "") == "include-system-site-packages=true" for line in lines)
 
 
-def _user_sites(version: str = f"python3.{sys.version_info[1]}") -> tuple[str, ...]:
+def user_sites_of(version: str = f"python3.{sys.version_info[1]}") -> tuple[str, ...]:
     """Return the user's own site-packages folders, by HOME and by the user database, whether they exist or not."""
     homes = [os.environ.get("HOME", "")]
     try:
