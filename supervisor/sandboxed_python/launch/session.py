@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 
-from sandboxed_python.kernel.calls import signalfd, socketpair
+from sandboxed_python.kernel.calls import Poller, signalfd, socketpair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Session:
         pid: of the child; 0 before the fork and in the child.
         channel: this side's end of the channel: the child sends the listener or its failure; end of file means that it
             is confined and has nothing more to say.
-        signals: descriptor that the supervisor reads signals from, or -1.
+        signals: descriptor that the supervisor reads signals from.
+        poller: waits for ``signals``, ``channel`` and ``listener``.
         listener: descriptor of the child's notifications, or -1.
         broker: answers them, or None as long as none has come.
         guard: ends what is left when this process can't.
@@ -50,7 +51,6 @@ class Session:
         self.guard = guard
         self.supervisor = os.getpid()
         self.pid = 0
-        self.signals = -1
         self.listener = -1
         self.broker: Broker | None = None
         self.status: int | None = None
@@ -59,6 +59,8 @@ class Session:
         self._old_child_handler = _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         self._watched = FORWARDED | {_signal.SIGCHLD}
         self._old_mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._watched)
+        self.signals = signalfd(self._watched)
+        self.poller = Poller(self.signals, self.channel, -1)
 
     def fork(self) -> bool:
         """Fork; tell whether this is the child."""
@@ -72,10 +74,6 @@ class Session:
         self.pid = pid
         os.close(self._other)
         return False
-
-    def watch_signals(self) -> None:
-        """Open ``signals`` (in the supervisor)."""
-        self.signals = signalfd(self._watched)
 
     def restore_signals(self) -> None:
         """Give the child the signal handling that the session found."""

@@ -10,7 +10,7 @@ import os
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Poller, receive_descriptor
+from sandboxed_python.kernel.calls import receive_descriptor
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
 
@@ -43,8 +43,7 @@ def supervise(session: Session, plan: Plan) -> int:
     Raises:
         LaunchError: the child could not be confined or started; it has ended.
     """
-    session.watch_signals()
-    poller = Poller(session.signals, session.channel, -1)
+    poller = session.poller
     events = poller.events
     if plan.notify_parts and (plan.way == "exec" or plan.policy.writable_runtime):
         _load_broker()  # it is asked at once; or its files may change
@@ -69,7 +68,7 @@ def supervise(session: Session, plan: Plan) -> int:
                 poller.watch(2, -1)
                 _close_listener(session)
         if events[_CHANNEL]:
-            _handshake(session, poller)
+            _handshake(session)
         if events[_SIGNALS]:
             _signals(session)
     _end_descendants(session.guard)
@@ -99,7 +98,7 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     return session.broker
 
 
-def _handshake(session: Session, poller: Poller) -> None:
+def _handshake(session: Session) -> None:
     """Take the listener or the failure that the child sends, or the end of what it has to say."""
     text, descriptor = receive_descriptor(session.channel, 65536)
     if text[:1] == FAILED:
@@ -107,10 +106,10 @@ def _handshake(session: Session, poller: Poller) -> None:
         raise LaunchError(text[1:].decode("utf-8", "surrogateescape"))
     if descriptor >= 0:
         session.listener = descriptor
-        poller.watch(2, descriptor)
+        session.poller.watch(2, descriptor)
         return
     os.close(session.channel)
-    poller.watch(1, -1)
+    session.poller.watch(1, -1)
 
 
 def _signals(session: Session) -> None:
