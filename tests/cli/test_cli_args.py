@@ -333,6 +333,11 @@ def test_options_from_the_environment_are_united_with_the_command_line() -> None
     assert command.policy.sources == (ENVIRONMENT, "command line")
 
 
+def test_every_switch_says_who_gave_it() -> None:
+    command = parsed("--allow-net", "--allow-net", "--no-allow-ffi", "j.py", env="--permission --allow-net --allow-ffi")
+    assert command.policy.origins == (("net", f"--allow-net ({ENVIRONMENT})"), ("net", "--allow-net"))
+
+
 def test_options_from_the_environment_are_quoted_as_in_a_shell() -> None:
     command = parsed(
         "j.py", env="""--permission "--allow-fs-read=/a b" --allow-fs-read='/c d',/e --allow-fs-write /f\\ g"""
