@@ -24,7 +24,7 @@ ENVIRONMENT = "SANDBOXED_PYTHON_OPTIONS"
 OPTIONS = (
     ("--permission", "", "turn the permission model on: what isn't granted is denied"),
     ("--permission-audit", "", "turn the model on, and deny nothing"),
-    ("--policy", "NAME|FILE", "take grants from a preset or a TOML file; may be repeated"),
+    ("--policy", "NAME|FILE", "take grants from a preset, or a TOML or JSON file; may be repeated"),
     ("--allow-entrypoint", "", "let the program read its own script (the default; --no-allow-entrypoint: not)"),
     ("--allow-writable-runtime", "", "accept write grants that cover the interpreter's own files"),
     ("--best-effort", "", "on a kernel that can't enforce everything, run with what it can, and say what is missing"),
@@ -243,7 +243,8 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
 def complete(command: Command, cwd: str) -> Policy:
     """Read the policy files, and return the policy of all sources together.
 
-    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source.
+    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source. A file can say that it doesn't
+    turn the model on, as Node's configuration can; then another source has to, if anything is granted.
 
     Raises:
         PolicyFileError: the message starts with the file and line.
@@ -261,7 +262,8 @@ def complete(command: Command, cwd: str) -> Policy:
         policy = union([*others, policy])
         if "--permission" in command.no and command.policy.mode == "off":
             policy = policy.replace(mode="off")
-    if policy.mode == "off" and command.granted_flag:
+    granted = bool(policy.read or policy.write or policy.scopes) and "--permission" not in command.no
+    if policy.mode == "off" and (granted or command.granted_flag):
         message = "--permission is required"
         raise MissingOptionError(message)
     return policy
