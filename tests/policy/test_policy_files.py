@@ -354,10 +354,12 @@ def test_dumps_is_undone_by_load(as_json: bool, policy: Policy) -> None:  # noqa
 @given(POLICIES)
 @settings(deadline=None, max_examples=100)
 def test_both_formats_say_the_same(policy: Policy) -> None:
-    """TOML and JSON made of one policy are read as one policy; only the lines differ, and they are true."""
+    """What is made of one policy is read as one policy in every format; only the lines differ, and they are true."""
     read_back = []
-    for name, as_json in (("p.toml", False), ("p.json", True)):
+    for name, as_json in (("p.toml", False), ("p.json", True), ("pyproject.toml", False)):
         text = files.dumps(policy, as_json=as_json)
+        if name == "pyproject.toml":
+            text = text.replace("[permission]", "[tool.sandboxed-python]", 1)
         back = files.loads(text, "/x", shown=name, environ={}, lookup=Nothing())
         for grant in (*back.read, *back.write):
             line = text.split("\n")[int(grant.origin.rpartition(":")[2]) - 1]
@@ -367,7 +369,7 @@ def test_both_formats_say_the_same(policy: Policy) -> None:
             assert key in text.split("\n")[int(origin.rpartition(":")[2]) - 1]
         nowhere = [tuple([grant.replace(origin="") for grant in grants]) for grants in (back.read, back.write)]
         read_back.append(back.replace(read=nowhere[0], write=nowhere[1], sources=(), origins=()))
-    assert read_back[0] == read_back[1]
+    assert read_back[0] == read_back[1] == read_back[2]
 
 
 def test_dumps_through_links(tmp_path: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandboxed_python.errors import PolicyFileError
 from sandboxed_python.policy import files
+from sandboxed_python.policy.contents import OPTIONS, PERMISSION_KEYS, PYPROJECT
 from sandboxed_python.policy.formats import Places, decode
 from sandboxed_python.policy.table import PERMISSIONS
 from tests.policy.test_policy_files import ENVIRON, Nothing, said
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import pathlib
 
     from sandboxed_python.policy.model import Policy
+
+
+TABLE = "[tool.sandboxed-python]"
 
 
 def read(text: str, shown: str) -> Policy:
@@ -217,9 +221,102 @@ def test_mistakes_in_json_are_told_with_their_line(text: str, told: str) -> None
         assert message == told
 
 
+WRONG = {"1": "a number", "null": "null", '"x"': "a string", "{}": "an object", "[]": "a list", "true": "true or false"}
+WRONG_TOML = {
+    "1": "a number",
+    "1.5": "a number",
+    "'x'": "a string",
+    "{}": "a table",
+    "[]": "a list",
+    "07:32:00": "a time",
+}
+
+
+@pytest.mark.parametrize("key", [*PERMISSION_KEYS, *OPTIONS])
+def test_every_key_refuses_every_wrong_type(key: str) -> None:
+    paths = key in ("allow-fs-read", "allow-fs-write")
+    wanted, fine = ("a list of paths", ("a string", "a list")) if paths else ("true or false", ("true or false",))
+    for value, name in WRONG.items():
+        if name not in fine:
+            told = refused(f'{{"permission":\n{{\n"{key}":\n{value}}}}}', "p.json")
+            assert told == f"p.json:3: {key} has to be {wanted}, not {name}"
+    for value, name in WRONG_TOML.items():
+        if name not in fine:
+            for start, shown in (("[permission]", "p.toml"), (TABLE, PYPROJECT)):
+                told = refused(f"# why\n{start}\n\n{key} = {value}\n", shown)
+                assert told == f"{shown}:4: {key} has to be {wanted}, not {name}"
+
+
+@pytest.mark.parametrize("key", [*PERMISSION_KEYS, *OPTIONS])
+def test_every_mistyped_key_is_told_the_nearest(key: str) -> None:
+    typo = f"{key[:-2]}x{key[-1]}"
+    assert refused(f'{{"permission": {{\n"{typo}": true}}}}', "p.json") == (
+        f"p.json:2: unknown key '{typo}' in \"permission\": did you mean {key}?"
+    )
+    assert refused(f"[permission]\n\n{typo} = true\n", "p.toml") == (
+        f"p.toml:3: unknown key '{typo}' in [permission]: did you mean {key}?"
+    )
+    assert refused(f"{TABLE}\n{typo} = true\n", PYPROJECT) == (
+        f"pyproject.toml:2: unknown key '{typo}' in {TABLE}: did you mean {key}?"
+    )
+
+
+def test_json_under_another_name_is_told() -> None:
+    told = "p.config:1: not TOML: JSON is read from files whose names end in .json"
+    assert refused('\n{"permission": {}}', "p.config") == told
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "{",
+            "}",
+            "[",
+            "]",
+            "=",
+            ":",
+            ",",
+            "\n",
+            " ",
+            '"',
+            "'",
+            '"' * 3,
+            "'" * 3,
+            "#",
+            ".",
+            "\\",
+            "\\u0061",
+            "\0",
+            "\r",
+        ),
+        *("permission", '"permission"', "allow-net", '"allow-net"', "true", "false", "null", "1", "-inf", "NaN", "é"),
+        *("[permission]\n", "allow-net = true\n", '{"permission": {', '"allow-fs-read": ["a"]', "extends", '"extends"'),
+        *('"read-only"', "'./x.json'", f"{TABLE}\n", "allow-fs-read = ['a', 1]\n", "\ufeff", "[[", "\u2028", "\x1b"),
+    ]
+)
+
+
+@given(
+    st.lists(PIECES | st.text(max_size=4), max_size=14).map("".join), st.sampled_from(["p.toml", "p.json", PYPROJECT])
+)
+@settings(deadline=None, max_examples=400)
+def test_any_text_is_a_policy_or_told_in_one_line(text: str, shown: str) -> None:
+    try:
+        policy = read(text, shown)
+    except PolicyFileError as error:
+        told = str(error)
+        assert told.isprintable()
+        name, line, message = told.split(":", 2)
+        assert name == shown
+        assert 1 <= int(line) <= text.count("\n") + 1
+        assert message.strip()
+    else:
+        assert shown in policy.sources
+
+
 # pyproject.toml
 
-PYPROJECT = '''[project]
+TEXT = '''[project]
 name = "thing"
 description = """
 [tool.sandboxed-python]
@@ -243,7 +340,7 @@ allow-net = true
 
 
 def test_a_table_in_pyproject() -> None:
-    policy = read(PYPROJECT, "sub/pyproject.toml")
+    policy = read(TEXT, "sub/pyproject.toml")
     assert [(grant.text, grant.origin) for grant in policy.read if grant.text == "src"] == [
         ("src", "sub/pyproject.toml:14"),
         ("src", "sub/pyproject.toml:15"),
@@ -263,7 +360,6 @@ def test_its_grants_may_stand_in_a_table_of_their_own() -> None:
     assert said(policy.read) == [("path", ("/a",))]
 
 
-TABLE = "[tool.sandboxed-python]"
 PYPROJECT_ERRORS = [
     ("", f"pyproject.toml:1: there is no table {TABLE}"),
     ("[permission]\nallow-net = true\n", f"pyproject.toml:1: there is no table {TABLE}"),

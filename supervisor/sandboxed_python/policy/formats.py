@@ -92,6 +92,8 @@ def _decode_toml(text: str) -> tuple[object, Places]:
     try:
         said = parser.loads(text)
     except ValueError as error:
+        if text.lstrip()[:1] == "{":
+            raise FormatError(1, f"not TOML: JSON is read from files whose names end in {JSON}") from None
         message, _, where = str(error).partition(" (at ")
         number = "".join([letter for letter in where.partition(",")[0] if letter.isdigit()])
         raise FormatError(int(number) if number else _last_line(text), f"not TOML: {message}") from None
