@@ -333,6 +333,11 @@ def test_options_from_the_environment_are_united_with_the_command_line() -> None
     assert command.policy.sources == (ENVIRONMENT, "command line")
 
 
+def test_every_switch_says_who_gave_it() -> None:
+    command = parsed("--allow-net", "--allow-net", "--no-allow-ffi", "j.py", env="--permission --allow-net --allow-ffi")
+    assert command.policy.origins == (("net", f"--allow-net ({ENVIRONMENT})"), ("net", "--allow-net"))
+
+
 def test_options_from_the_environment_are_quoted_as_in_a_shell() -> None:
     command = parsed(
         "j.py", env="""--permission "--allow-fs-read=/a b" --allow-fs-read='/c d',/e --allow-fs-write /f\\ g"""
@@ -442,6 +447,69 @@ def test_the_command_line_takes_back_what_a_policy_grants(folder: str) -> None:
 
 def test_no_permission_turns_a_policy_off(folder: str) -> None:
     assert complete(parsed("--policy=./p.toml", "--no-permission", "j.py", cwd=folder), folder).mode == "off"
+
+
+MIXED = {
+    "a.toml": "[permission]\nallow-fs-read = ['in']\nallow-net = true\n",
+    "node.config.json": '{"permission": {"allow-fs-read": ["in"],\n"allow-net": true, "allow-ffi": true}}',
+    "pyproject.toml": "[tool.sandboxed-python]\nextends = 'batch-worker'\nallow-addons = true\n",
+}
+
+
+def test_all_sources_are_united_and_each_is_named(tmp_path: pathlib.Path) -> None:
+    for name, text in MIXED.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    here = os.path.realpath(tmp_path)
+    command = parsed(
+        "--policy", "a.toml", "--policy=node.config.json", "--allow-net", "--allow-fs-read=x", "j.py",
+        env="--policy=pyproject.toml --allow-wasi", cwd=here,
+    )  # fmt: skip
+    policy = complete(command, here)
+    assert policy.mode == "enforce"
+    assert policy.sources == (
+        "preset batch-worker", "pyproject.toml", "a.toml", "node.config.json", ENVIRONMENT, "command line",
+    )  # fmt: skip
+    origins = {scope: policy.origins_of(scope) for scope in policy.scopes}
+    assert origins.pop("worker")[0].startswith("preset batch-worker:")
+    assert origins == {
+        "net": ("a.toml:3", "node.config.json:2", "--allow-net"),
+        "ffi": ("node.config.json:2",),
+        "addon": ("pyproject.toml:3",),
+        "wasi": (f"--allow-wasi ({ENVIRONMENT})",),
+    }
+    named = [grant for grant in policy.read if not grant.origin.startswith("preset ")]
+    assert [(grant.paths[0], grant.origin) for grant in named] == [
+        (f"{here}/in", "a.toml:2"),
+        (f"{here}/in", "node.config.json:1"),
+        (f"{here}/x", "--allow-fs-read"),
+    ]
+
+
+def test_what_is_taken_back_has_no_source(folder: str) -> None:
+    policy = complete(parsed("--policy=./p.toml", "--no-allow-net", "j.py", cwd=folder), folder)
+    assert policy.origins == (("worker", "./p.toml:5"),)
+
+
+def test_variables_are_not_expanded_on_the_command_line() -> None:
+    words = ["--allow-fs-read=${HOME}/a,~/b", "--allow-fs-write", "${CWD}/c"]
+    for command in (parsed("--permission", *words), parsed(env=f"--permission '{words[0]}' {words[1]} '{words[2]}'")):
+        assert reads(command) == [f"{CWD}/${{HOME}}/a", f"{CWD}/~/b"]
+        assert writes(command) == [f"{CWD}/${{CWD}}/c"]
+
+
+@pytest.mark.parametrize("grant", ['"allow-net": true', '"allow-fs-read": ["/a"]', '"allow-fs-write": "/a"'])
+def test_a_file_that_leaves_the_model_off(tmp_path: pathlib.Path, grant: str) -> None:
+    here = str(tmp_path)
+    (tmp_path / "off.json").write_text('{"permission": {"permission": false}}', encoding="utf-8")
+    (tmp_path / "bad.json").write_text(f'{{"permission": {{"permission": false, {grant}}}}}', encoding="utf-8")
+    assert complete(parsed("--policy=off.json", "j.py", cwd=here), here).mode == "off"
+    assert complete(parsed("--policy=off.json", "--permission", "j.py", cwd=here), here).mode == "enforce"
+    assert complete(parsed("--policy=off.json", "--policy=read-only", "j.py", cwd=here), here).mode == "enforce"
+    assert complete(parsed("--policy=bad.json", "--permission", "j.py", cwd=here), here).mode == "enforce"
+    assert complete(parsed("--policy=bad.json", "--no-permission", "j.py", cwd=here), here).mode == "off"
+    for words in (["--policy=bad.json"], ["--policy=off.json", "--allow-net"]):
+        with pytest.raises(MissingOptionError):
+            complete(parsed(*words, "j.py", cwd=here), here)
 
 
 # Tables

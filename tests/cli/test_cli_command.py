@@ -96,6 +96,79 @@ def test_bad_policies_are_exit_9_by_file_and_line(run: Run, tmp_path: pathlib.Pa
     assert "no-such" in one_line(ended)
 
 
+BAD_FILES = {
+    "p.json": (b'{"permission": {\n"allow-nett": true}}', "p.json:2: unknown key 'allow-nett' in \"permission\": did you mean allow-net?"),
+    "type.json": (b'{"permission": {"allow-net":\n1}}', "type.json:1: allow-net has to be true or false, not a number"),
+    "twice.json": (
+        b'{"permission": {"allow-net": true,\n"allow-net": false}}',
+        "twice.json:2: 'allow-net' is said twice, first in line 1",
+    ),
+    "pyproject.toml": (
+        b"[tool.sandboxed-python]\nallow-fs-red = ['/a']\n",
+        "pyproject.toml:2: unknown key 'allow-fs-red' in [tool.sandboxed-python]: did you mean allow-fs-read?",
+    ),
+    "latin.json": (b'{"\xe9": 1}', "latin.json:1: not UTF-8, as JSON has to be"),
+    "huge.json": (b" " * (1 << 20) + b"{}", "huge.json:1: larger than 1048576 bytes: not a policy file"),
+    "circle.json": (
+        b'{\n"extends": "./circle.json"}',
+        "circle.json:2: extends goes in a circle: circle.json -> circle.json",
+    ),
+    "fifo.toml": (None, "fifo.toml:1: a pipe, not a policy file"),
+    "missing.json": (None, "missing.json:1: can't be read: No such file or directory"),
+    "./": (None, "./:1: a directory, not a policy file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_policy_that_cannot_be_used_runs_nothing(run: Run, tmp_path: pathlib.Path, name: str) -> None:
+    data, told = BAD_FILES[name]
+    if name == "fifo.toml":
+        os.mkfifo(tmp_path / name)
+    elif data is not None:
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "good.json").write_text('{"permission": {"allow-fs-write": ["."]}}')
+    program = tmp_path / "p.py"
+    program.write_text(f"open({str(tmp_path / 'made')!r}, 'w')")
+    for words in (["--permission"], [], ["--explain"]):
+        ended = run(*words, "--policy=good.json", "--policy", name, program, cwd=tmp_path)
+        assert (ended.code, one_line(ended)) == (9, told)
+    ended = run(program, cwd=tmp_path, env={"SANDBOXED_PYTHON_OPTIONS": f"--policy={name}"})
+    assert (ended.code, one_line(ended)) == (9, told)
+    assert not (tmp_path / "made").exists()
+
+
+def test_nodes_file_and_pyproject_confine(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    (tmp_path / "sub" / "in").mkdir(parents=True)
+    for name in ("sub/in/a", "sub/b", "c"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sub" / "node.config.json").write_text('{"permission": {"allow-fs-read": ["./in"]}}')
+    (tmp_path / "sub" / "pyproject.toml").write_text("[tool.sandboxed-python]\nallow-fs-read = ['in']\n")
+    code = """
+import sys
+for name in sys.argv[1:]:
+    try:
+        print(open(name).read(), sys.permission.has('fs.read', name))
+    except PermissionError:
+        print('no', sys.permission.has('fs.read', name))
+"""
+    # The paths start from the file's folder, not from the working directory, where Node starts them.
+    for name in ("sub/node.config.json", "sub/pyproject.toml"):
+        ended = run(f"--policy={name}", "-c", code, "sub/in/a", "sub/b", "c", cwd=tmp_path)
+        assert (ended.code, ended.stdout) == (0, "sub/in/a True\nno False\nno False\n"), ended.said
+        more = run(f"--policy={name}", "--policy=read-only", "-c", code, "sub/in/a", "sub/b", "c", cwd=tmp_path)
+        assert (more.code, more.stdout) == (0, "sub/in/a True\nsub/b True\nc True\n"), more.said
+
+
+def test_nodes_file_can_leave_the_model_off(run: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "off.json").write_text('{"permission": {"permission": false}}')
+    (tmp_path / "bad.json").write_text('{"permission": {"permission": false, "allow-net": true}}')
+    code = "import sys; print(hasattr(sys, 'permission'))"
+    assert run("--policy=off.json", "-c", code, cwd=tmp_path).stdout == "False\n"
+    ended = run("--policy=bad.json", "-c", code, cwd=tmp_path)
+    assert (ended.code, one_line(ended)) == (1, "ERR_MISSING_OPTION: --permission is required")
+
+
 def test_refused_grants_are_exit_9(run: Run, needs: Need) -> None:
     needs()
     ended = run("--permission", "--allow-fs-write=/proc/1/mem", *HELLO)
@@ -306,6 +379,34 @@ def test_explain_prints_and_stops(run: Run, needs: Need, tmp_path: pathlib.Path)
     assert plan.policy.scopes == {"net"}
     assert (plan.target.kind, plan.target.value) == ("code", "pass")
     assert plan.target.python in ("", plain_python())
+
+
+def test_explain_names_the_source_of_every_grant(run: Run, needs: Need, tmp_path: pathlib.Path) -> None:
+    needs()
+    (tmp_path / "node.config.json").write_text('{"permission": {"allow-fs-read": ["in"],\n"allow-net": true}}')
+    (tmp_path / "pyproject.toml").write_text("[tool.sandboxed-python]\nextends = 'read-only'\nallow-worker = true\n")
+    words = ["--policy=node.config.json", "--allow-net", "--explain"]
+    env = {"SANDBOXED_PYTHON_OPTIONS": "--policy=pyproject.toml --allow-fs-write=out --allow-ffi"}
+    ended = run(*words, "-c", "0", cwd=tmp_path, env=env)
+    assert ended.code == 0, ended.said
+    here = os.path.realpath(tmp_path)
+    granted = ended.stdout.partition("Granted by you\n")[2].partition("\n\n")[0].splitlines()
+    gates = {row.scope: row.gates for row in PERMISSIONS}
+    assert granted == [
+        "  fs.read   everything   (preset read-only:5)",
+        f"  fs.read   the file {here}/in   (node.config.json:1)",
+        f"  fs.write  the file {here}/out   (--allow-fs-write (SANDBOXED_PYTHON_OPTIONS))",
+        f"  worker    {gates['worker']}   (pyproject.toml:3)",
+        f"  ffi       {gates['ffi']}   (--allow-ffi (SANDBOXED_PYTHON_OPTIONS))",
+        f"  net       {gates['net']}   (node.config.json:2, --allow-net)",
+    ]
+    policy = json.loads(run(*words, "--json", "-c", "0", cwd=tmp_path, env=env).stdout)["policy"]
+    assert sorted(policy["origins"]) == [
+        ["ffi", "--allow-ffi (SANDBOXED_PYTHON_OPTIONS)"],
+        ["net", "--allow-net"],
+        ["net", "node.config.json:2"],
+        ["worker", "pyproject.toml:3"],
+    ]
 
 
 def test_output_to_a_closed_pipe_is_no_traceback(run: Run) -> None:

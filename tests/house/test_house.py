@@ -236,6 +236,7 @@ def test_a_run_loads_nothing_slow(tmp_path: object) -> None:
     before = {line.rpartition("|")[2].strip() for line in plain.stderr.splitlines()}
     ours = loaded("--permission", f"--allow-fs-read={tmp_path}", program) - before
     assert ours & SLOW == set()
+    assert ours & {f"sandboxed_python.policy.{name}" for name in ("files", "contents", "formats")} == set()
     foreign = {name for name in ours if not name.startswith("sandboxed_python")}
     # About forty come in one image, where the installation could be written to when it was first used.
     assert len(ours) < 80, sorted(ours)

@@ -131,6 +131,19 @@ def test_words_tell_every_grant(plan: Plan) -> None:
         assert lines == ["nothing"]
 
 
+def test_words_tell_who_granted_what(world: World) -> None:
+    policy = world.policy(read=("/data",), scopes=frozenset({"net", "worker"})).replace(
+        origins=(("net", "preset web:3"), ("net", "--allow-net"), ("child", "taken back"))
+    )
+    lines = section(plan_of(policy), "Granted by you")
+    gates = {row.scope: row.gates for row in PERMISSIONS}
+    assert lines == [
+        "fs.read   the tree /data   (--allow-fs-read)",
+        f"worker    {gates['worker']}",
+        f"net       {gates['net']}   (preset web:3, --allow-net)",
+    ]
+
+
 def test_words_tell_everything_that_came_without_a_flag(plan: Plan) -> None:
     lines = section(plan, "Granted without a flag")
     for scope, grants in (("fs.read", plan.policy.read), ("fs.write", plan.policy.write)):

@@ -49,6 +49,9 @@ POLICIES = st.builds(
     writable_runtime=st.booleans(),
     warnings=st.booleans(),
     sources=st.lists(st.sampled_from(["a.toml", "cli"]), max_size=2).map(tuple),
+    origins=st.lists(
+        st.tuples(st.sampled_from(sorted(SWITCHES)), st.sampled_from(["a.toml:1", "--x"])), max_size=2
+    ).map(tuple),
 )
 PATHS = [
     *("/", "/a", "/ab", "/a/b", "/d", "/d/x", "/d/sub", "/d/sub2/x", "/cwd", "/cwd/x", "/cwd/x/y"),
@@ -99,6 +102,16 @@ def test_union_is_monotone(policies: list[Policy], path: str) -> None:
         assert both.granted(scope) == any(policy.granted(scope) for policy in policies)
     assert Policy.union(policies) == both
     assert union([both, *policies]) == both
+
+
+def test_union_keeps_every_origin() -> None:
+    """Who granted a switch is known from all policies, and each is named once."""
+    one = Policy(scopes=frozenset({"net"}), origins=(("net", "a"), ("worker", "a")))
+    two = Policy(scopes=frozenset({"net"}), origins=(("net", "a"), ("net", "b")))
+    both = union([one, two])
+    assert both.origins_of("net") == ("a", "b")
+    assert both.origins_of("worker") == ("a",)
+    assert both.origins_of("ffi") == ()
 
 
 def test_union_of_modes_and_options() -> None:

@@ -24,7 +24,7 @@ ENVIRONMENT = "SANDBOXED_PYTHON_OPTIONS"
 OPTIONS = (
     ("--permission", "", "turn the permission model on: what isn't granted is denied"),
     ("--permission-audit", "", "turn the model on, and deny nothing"),
-    ("--policy", "NAME|FILE", "take grants from a preset or a TOML file; may be repeated"),
+    ("--policy", "NAME|FILE", "take grants from a preset, or a TOML or JSON file; may be repeated"),
     ("--allow-entrypoint", "", "let the program read its own script (the default; --no-allow-entrypoint: not)"),
     ("--allow-writable-runtime", "", "accept write grants that cover the interpreter's own files"),
     ("--best-effort", "", "on a kernel that can't enforce everything, run with what it can, and say what is missing"),
@@ -81,7 +81,7 @@ class _Parser:
         self.cwd = cwd
         self.read: list[Grant] = []
         self.write: list[Grant] = []
-        self.on: set[str] = set()
+        self.on: dict[str, list[str]] = {}  # flag -> who gave it
         self.no: set[str] = set()
         self.policies: list[str] = []
         self.python_options: list[str] = []
@@ -120,7 +120,7 @@ class _Parser:
             if equals:
                 message = f"{_named(flag, origin)} takes no value: {word!r}"
                 raise UsageError(message)
-            self._switch(flag)
+            self._switch(flag, origin)
             return at + 1
         if flag in PYTHON_WITH_VALUE:
             return self._python_value(words, at, flag, value if equals else "", origin)
@@ -141,15 +141,15 @@ class _Parser:
             for text in split_commas(value, name):
                 grants.append(parse_grant(text, name, self.cwd, OSLookup))
 
-    def _switch(self, flag: str) -> None:
+    def _switch(self, flag: str, origin: str) -> None:
         if flag[:5] == "--no-":
             positive = "--" + flag[5:]
             self.no.add(positive)
-            self.on.discard(positive)
+            self.on.pop(positive, None)
             if positive in VALUES:
                 (self.read if BY_FLAG[positive].scope == "fs.read" else self.write).clear()
         else:
-            self.on.add(flag)
+            self.on.setdefault(flag, []).append(_named(flag, origin))
             self.no.discard(flag)
 
     def _short(self, words: list[str], at: int, origin: str) -> int:
@@ -223,6 +223,9 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
         writable_runtime="--allow-writable-runtime" in on,
         warnings="--warnings" not in parser.no,
         sources=tuple(name for name, used in ((ENVIRONMENT, extra), ("command line", words)) if used),
+        origins=tuple(
+            [(BY_FLAG[flag].scope, name) for flag in on if flag in BY_FLAG for name in dict.fromkeys(on[flag])]
+        ),
     )
     granted = [row.flag for row in PERMISSIONS if row.flag in on]
     granted = [grant.origin for grant in (*parser.read, *parser.write)][:1] + granted
@@ -240,7 +243,8 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
 def complete(command: Command, cwd: str) -> Policy:
     """Read the policy files, and return the policy of all sources together.
 
-    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source.
+    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source. A file can say that it doesn't
+    turn the model on, as Node's configuration can; then another source has to, if anything is granted.
 
     Raises:
         PolicyFileError: the message starts with the file and line.
@@ -258,7 +262,8 @@ def complete(command: Command, cwd: str) -> Policy:
         policy = union([*others, policy])
         if "--permission" in command.no and command.policy.mode == "off":
             policy = policy.replace(mode="off")
-    if policy.mode == "off" and command.granted_flag:
+    granted = bool(policy.read or policy.write or policy.scopes) and "--permission" not in command.no
+    if policy.mode == "off" and (granted or command.granted_flag):
         message = "--permission is required"
         raise MissingOptionError(message)
     return policy
@@ -271,6 +276,7 @@ def _without(policy: Policy, no: frozenset[str]) -> Policy:
         read=() if "fs.read" in gone else policy.read,
         write=() if "fs.write" in gone else policy.write,
         scopes=policy.scopes - gone,
+        origins=tuple([pair for pair in policy.origins if pair[0] not in gone]),
     )
 
 

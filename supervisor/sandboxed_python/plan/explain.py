@@ -10,6 +10,8 @@ from sandboxed_python.policy.table import PERMISSIONS, warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sandboxed_python.plan.model import Plan
     from sandboxed_python.policy.patterns import Grant
 
@@ -53,15 +55,22 @@ def _target(plan: Plan) -> list[str]:
 def _grant_line(scope: str, grant: Grant) -> str:
     what = {"all": "everything", "tree": "the tree", "prefix": "every name that starts with", "path": "the file"}
     where = grant.paths[0] if grant.paths else ""
-    origin = f"   ({grant.origin})" if grant.origin and not grant.implicit else ""
-    return f"{scope:<9} {what[grant.kind]} {where}".rstrip() + origin
+    return f"{scope:<9} {what[grant.kind]} {where}".rstrip() + _by([grant.origin])
+
+
+def _by(origins: Iterable[str]) -> str:
+    """Say at the end of a line who granted it."""
+    known = ", ".join([origin for origin in origins if origin])
+    return f"   ({known})" if known else ""
 
 
 def _granted(plan: Plan) -> list[str]:
     policy = plan.policy
     lines = [_grant_line("fs.read", grant) for grant in policy.read if not grant.implicit]
     lines += [_grant_line("fs.write", grant) for grant in policy.write if not grant.implicit]
-    lines += [f"{row.scope:<9} {row.gates}" for row in PERMISSIONS if row.scope in policy.scopes]
+    for row in PERMISSIONS:
+        if row.scope in policy.scopes:
+            lines.append(f"{row.scope:<9} {row.gates}{_by(policy.origins_of(row.scope))}")
     return lines
 
 

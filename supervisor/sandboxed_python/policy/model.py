@@ -57,6 +57,8 @@ class Policy(Frozen):
         warnings: print the warnings of the permission table.
         protected: further trees that a write grant of everything leaves out (/proc, /sys and /dev always are).
         sources: where the policy came from: policy files, the environment, the command line.
+        origins: who granted the switches, as pairs of a scope and what an error would call the place; a scope that
+            several sources grant is there several times, one that was taken back may still be there.
     """
 
     mode: str = "enforce"
@@ -69,6 +71,7 @@ class Policy(Frozen):
     warnings: bool = True
     protected: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    origins: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def reader(self) -> Matcher:
@@ -121,6 +124,10 @@ class Policy(Frozen):
         """Tell whether a switch is granted. ``addon`` implies ``ffi``: native code can call what it likes."""
         return scope in self.scopes or (scope == "ffi" and "addon" in self.scopes)
 
+    def origins_of(self, scope: str) -> tuple[str, ...]:
+        """Return who granted a switch, as far as it is known."""
+        return tuple([origin for name, origin in self.origins if name == scope])
+
     @staticmethod
     def union(policies: Iterable[Policy]) -> Policy:
         """Return the policy that grants what any of them grants (see the function ``union``)."""
@@ -134,6 +141,7 @@ class Policy(Frozen):
         data["scopes"] = sorted(self.scopes)
         data["protected"] = list(self.protected)
         data["sources"] = list(self.sources)
+        data["origins"] = [list(pair) for pair in self.origins]
         return data
 
     @classmethod
@@ -150,6 +158,7 @@ class Policy(Frozen):
         values["scopes"] = frozenset(data["scopes"])
         values["protected"] = tuple(data["protected"])
         values["sources"] = tuple(data["sources"])
+        values["origins"] = tuple([(scope, origin) for scope, origin in data["origins"]])
         return cls(**values)
 
 
@@ -177,6 +186,7 @@ def union(policies: Iterable[Policy]) -> Policy:
         warnings=all(policy.warnings for policy in every),
         protected=tuple(dict.fromkeys([path for policy in every for path in policy.protected])),
         sources=tuple(dict.fromkeys([name for policy in every for name in policy.sources])),
+        origins=tuple(dict.fromkeys([pair for policy in every for pair in policy.origins])),
     )
 
 
