@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxed_python.cli.main import HARMLESS
 from tests.launch.plain import confined, other_pythons, plain, plain_python, same
 from tests.support import execute, installed
 
@@ -410,3 +413,38 @@ def test_the_version_of_the_tests_is_the_commands() -> None:
         plain("-V").stdout.split()[1] == ".".join(map(str, sys.version_info[:3]))
         or "SANDBOXED_PYTHON_COMMAND" in os.environ
     )
+
+
+def test_the_command_knows_every_variable_of_this_python() -> None:
+    """What the interpreter's own code asks the environment for is harmless, or makes the command start it isolated."""
+    library = sysconfig.get_config_var("LDLIBRARY") or ""
+    files = [os.path.realpath(sys.executable), os.path.join(sysconfig.get_config_var("LIBDIR") or "", library)]
+    asked: set[str] = set()
+    for path in files:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                asked |= {name.decode() for name in re.findall(rb"(?<=\0)PYTHON_?[A-Z0-9_]*(?=\0)", file.read())}
+    assert "PYTHONUNBUFFERED" in asked
+    asked.discard("PYTHON_CLASSMETHOD")  # not a variable
+    with open(installed()[0], encoding="utf-8") as file:
+        script = file.read().partition("exec ")[0]
+    told = set(re.findall(r"\$\{(PYTHON\w+)\+x\}", script)) | {"PYTHONEXECUTABLE"}
+    assert asked - told - HARMLESS == set()
+    assert not told & HARMLESS
+
+
+AGAIN = """
+import sys
+from sandboxed_python.cli import main
+print(sys.flags.isolated, flush=True)
+main.NEWER = (3, 0)
+main.main(frozenset(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(("name", "starts"), [("PYTHON_NOT_YET_THERE", "0\n1\n"), ("PYTHON_VERSION", "0\n")])
+def test_a_variable_of_a_newer_python_makes_it_start_again(folder: str, name: str, starts: str) -> None:
+    program = write(f"{folder}/again.py", AGAIN)
+    ended = execute([plain_python(), program, "--version"], env={name: "1"})
+    assert ended.code == 0, ended.said
+    assert ended.stdout.startswith(f"{starts}sandboxed-python "), ended.said

@@ -45,10 +45,32 @@ def main(baseline: frozenset[str], scripts: str = "") -> None:
 
     In the supervisor this does not return; in a forked child it returns when the program has ended.
     """
+    if sys.version_info >= NEWER and not sys.flags.isolated and any(map(strange, os.environ)):
+        os.execv(sys.executable, [sys.executable, "-I", *sys.orig_argv[-len(sys.argv) :]])
     try:
         run(sys.argv[1:], baseline, scripts)
     except SandboxError as error:
         fail(error)
+
+
+# The first CPython whose variables the command doesn't know.
+NEWER = (3, 15)
+# Variables that don't change how an interpreter starts, or only what it is to its own program, and those that the
+# official images set.
+HARMLESS = frozenset(
+    (
+        "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING",
+        "PYTHONCOERCECLOCALE", "PYTHONNOUSERSITE", "PYTHONSAFEPATH", "PYTHONFAULTHANDLER", "PYTHONINTMAXSTRDIGITS",
+        "PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT", "PYTHONDOCS", "PYTHON_COLORS", "PYTHON_BASIC_REPL", "PYTHON_HISTORY",
+        "PYTHON_VERSION", "PYTHON_SHA256", "PYTHON_PIP_VERSION", "PYTHON_SETUPTOOLS_VERSION", "PYTHON_GET_PIP_URL",
+        "PYTHON_GET_PIP_SHA256",
+    )
+)  # fmt: skip
+
+
+def strange(name: str) -> bool:
+    """Tell whether an environment variable may be one that makes a newer CPython load or write something."""
+    return name.startswith("PYTHON") and name not in HARMLESS
 
 
 def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
