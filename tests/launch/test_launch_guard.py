@@ -158,6 +158,28 @@ def test_nobody_else_is_killed() -> None:
         outside.process.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("grant", [[], ["--allow-child-process"]], ids=["alone", "children"])
+def test_children_from_before_are_neither_killed_nor_waited_for(grant: list[str]) -> None:
+    """As in a script that starts something else, and then becomes the command by ``exec``."""
+    code = "import os; os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1000')" if grant else "pass"
+    script = """
+sleep 1000 >/dev/null 2>&1 & echo $!
+sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'
+exec "$@"
+"""
+    words = ["sh", "-c", script, "sh", *installed(), "--permission", "--no-warnings", *grant, "-c", code]
+    with started(words) as program:
+        pids = [int(program.line()) for _ in range(2)]
+        try:
+            ended = program.end()
+            assert ended.code == 0, ended.said
+            assert all(alive(pid) for pid in pids)
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
 def title(pid: str) -> bytes:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         return file.read().partition(b"\0")[0]

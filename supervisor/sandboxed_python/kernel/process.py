@@ -94,6 +94,30 @@ def become_subreaper() -> None:
     prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
 
 
+def children() -> list[int]:
+    """Return the pids of this process's children, zombies too; none where the kernel doesn't list them.
+
+    As /proc numbers them (proc_pid_children(5)): where that is mounted for another pid namespace, they mean others.
+    """
+    found: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", "rb", 0) as file:
+                found += [int(pid) for pid in (file.readall() or b"").split()]
+        except OSError:  # a thread that has ended meanwhile, or CONFIG_PROC_CHILDREN is off
+            continue
+    return found
+
+
+def count_filters(pid: int) -> int:
+    """Return how many seccomp filters a process has (proc_pid_status(5), Linux 5.9), 0 if that can't be read."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", 0) as file:
+            return int((file.readall() or b"").partition(b"\nSeccomp_filters:")[2].split()[0])
+    except (OSError, IndexError):
+        return 0
+
+
 def set_title(title: str) -> None:
     """Show this process as ``title`` in ps(1), as far as its arguments have room for it.
 

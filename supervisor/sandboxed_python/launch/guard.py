@@ -86,6 +86,15 @@ class Guard:
         kill_the_domain()
         return True
 
+    @staticmethod
+    def reaches(pid: int) -> bool:
+        """Tell whether ``end_all`` kills a process, where it is possible: whether it is of this job."""
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return True
+
 
 def signals_stay_inside() -> bool:
     """Tell whether a signal to the process that started this one is refused: else ``kill(-1)`` must never be used."""

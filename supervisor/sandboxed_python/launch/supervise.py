@@ -9,7 +9,7 @@ import os
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import process, uapi
 from sandboxed_python.kernel.calls import Poller, receive_descriptor
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
@@ -152,26 +152,53 @@ def _child_changed(session: Session) -> None:
 
 
 def _end_descendants(guard: Guard) -> None:
-    """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left."""
-    while True:
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
+    """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left.
+
+    Not all children are the job's: this process may have had some before it became this command (``exec`` in a shell
+    script), and as the first process of a container it inherits everybody's orphans. Those are neither killed nor
+    waited for.
+    """
+    while _reap():
         if not guard.end_all():
             _kill_tree()
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
+        ours = guard.reaches if guard.scoped else _is_confined
+        if not any([_wait_for(pid) for pid in process.children() if ours(pid)]):
             return
+
+
+def _reap() -> bool:
+    """Take the status of every child that has ended; tell whether there are others."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _wait_for(pid: int) -> bool:
+    """Wait for the end of a child; tell whether it was one (/proc may be that of another pid namespace)."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _kill_tree() -> None:
-    """Kill the descendants one by one, where no domain holds them together."""
+    """Kill the job's processes one by one, where no domain holds them together."""
+    if not any(_is_confined(pid) for pid in process.children()):
+        return
     import psutil
 
-    for process in psutil.Process().children(recursive=True):
+    for descendant in psutil.Process().children(recursive=True):
         try:
-            process.kill()
+            if _is_confined(descendant.pid):
+                descendant.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _is_confined(pid: int) -> bool:
+    """Tell whether a process has more seccomp filters than this one, as all of a job have and nobody else here."""
+    return process.count_filters(pid) > process.count_filters(os.getpid())
