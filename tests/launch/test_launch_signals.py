@@ -148,6 +148,8 @@ def test_a_stop_by_kill_stops_both_and_a_continue_wakes_both() -> None:
             signal.SIGPIPE,
         ),
         ("import os; os.kill(os.getpid(), 64)", 64),
+        ("import os; os.kill(os.getpid(), 32)", 32),  # libc's own
+        ("import os; os.kill(os.getpid(), 33)", 33),
         ("import signal; signal.setitimer(signal.ITIMER_REAL, .01); signal.pause()", signal.SIGALRM),
     ],
 )
