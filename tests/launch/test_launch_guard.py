@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launch.plain import PATIENCE, alive, eventually, started
-from tests.support import clean_environment, installed
+from tests.support import NOBODY, USER_COMMAND, clean_environment, installed, reachable, refuse, tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +126,33 @@ def test_a_job_that_is_somebody_else_ends_with_a_killed_supervisor(needs: Need) 
         time.sleep(0.05)
         process.kill()
         assert gone(process)
+
+
+def test_ids_do_not_change_without_a_guard(needs: Need) -> None:
+    """A job that leaves no room for another process can't make itself the one that survives."""
+    needs(root=True)
+    command = installed(USER_COMMAND) if os.environ.get(USER_COMMAND) else installed()
+    if not reachable(NOBODY, command[0]):
+        refuse(f"a command that user {NOBODY} can execute ({USER_COMMAND})", command[0])
+    user = 60000 + os.getpid() % 5000  # nobody's: its processes are counted
+    code = """
+import os, time
+try:
+    os.setuid(65534)
+except OSError as error:
+    print(error.strerror, flush=True)
+else:
+    print("changed", flush=True)
+time.sleep(1000)
+"""
+    for room, said in ((2, "Resource temporarily unavailable"), (3, "changed")):
+        words = [tool("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        words += ["--inh-caps=+setuid,+kill", "--ambient-caps=+setuid,+kill", tool("prlimit"), f"--nproc={room}"]
+        with started([*words, *command, "--permission", "-c", code]) as program:
+            assert program.line() == said
+            assert alive(program.pid)
+            program.process.kill()
+            assert gone(program.process)
 
 
 def test_a_job_cannot_kill_its_guard_or_supervisor() -> None:

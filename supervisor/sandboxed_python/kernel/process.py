@@ -40,6 +40,7 @@ def cut_capabilities(keep: int) -> None:
     """Give up every capability that is not in ``keep``, for good: bounding, ambient, inheritable, permitted, effective.
 
     A process that holds none has nothing to give up; its bounding set stays, and no_new_privs makes it worthless.
+    Without the effect of KILL, SETUID goes, too: nobody could end what has become another user.
 
     Raises:
         KernelError: the kernel refused.
@@ -47,6 +48,8 @@ def cut_capabilities(keep: int) -> None:
     effective, permitted, inheritable = get_capabilities()
     if not permitted and not inheritable:
         return
+    if not effective & keep & capability_mask(("KILL",)):
+        keep &= ~capability_mask(("SETUID",))
     if effective & capability_mask(("SETPCAP",)):
         number = 0
         while True:

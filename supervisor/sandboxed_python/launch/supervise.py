@@ -63,8 +63,6 @@ def supervise(session: Session, plan: Plan) -> int:
                 broker = session.broker or _open_broker(session, plan)
                 broker.serve()
                 patience = IDLE
-                if broker.context.identity != "fixed":
-                    session.guard.start()  # the child's parent-death signal is lost with its ids
             else:  # POLLHUP: the last confined task is gone
                 poller.watch(2, -1)
                 _close_listener(session)
@@ -95,7 +93,8 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     _load_broker()
     from sandboxed_python.broker.serve import Broker
 
-    session.broker = Broker(session.listener, plan, session.pid)
+    # The child's parent-death signal is lost with its ids: they change only when there is a guard.
+    session.broker = Broker(session.listener, plan, session.pid, session.guard.start)
     return session.broker
 
 
