@@ -145,7 +145,7 @@ else:
     print("changed", flush=True)
 time.sleep(1000)
 """
-    for room, said in ((2, "Resource temporarily unavailable"), (3, "changed")):
+    for room, said in ((2, "Resource temporarily unavailable"), (30, "changed")):
         words = [tool("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         words += ["--inh-caps=+setuid,+kill", "--ambient-caps=+setuid,+kill", tool("prlimit"), f"--nproc={room}"]
         with started([*words, *command, "--permission", "-c", code]) as program:

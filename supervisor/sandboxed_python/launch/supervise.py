@@ -161,7 +161,7 @@ def _end_descendants(guard: Guard) -> None:
         if not guard.end_all():
             _kill_tree()
         ours = guard.reaches if guard.scoped else _is_confined
-        if not any([_wait_for(pid) for pid in process.children() if ours(pid)]):
+        if not any(_wait_for(pid) for pid in process.children() if ours(pid)):
             return
 
 
