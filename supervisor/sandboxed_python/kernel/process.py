@@ -112,6 +112,15 @@ def children() -> list[int]:
     return found
 
 
+def state(pid: int) -> bytes:
+    """Return the state of a process as proc_pid_stat(5) has it, ``b"T"`` for a stopped one; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            return (file.readall() or b"").rpartition(b") ")[2][:1]
+    except OSError:
+        return b""
+
+
 def count_filters(pid: int) -> int:
     """Return how many seccomp filters a process has (proc_pid_status(5), Linux 5.9), 0 if that can't be read."""
     try:

@@ -6,11 +6,12 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import os
+import time
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import process, uapi
-from sandboxed_python.kernel.calls import Poller, receive_descriptor
+from sandboxed_python.kernel.calls import Poller, close_range, receive_descriptor
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
 
@@ -31,6 +32,7 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
 # many a small program ends before.
 _SOON = 50
+_LOOK = 0.05  # seconds between two looks at a stopped child
 IDLE = 200  # milliseconds without a call after which the broker rests
 
 
@@ -116,11 +118,13 @@ def _signals(session: Session) -> None:
     """Pass on the signals that were meant for the child, and see whether it stopped or ended."""
     raw = os.read(session.signals, 16 * uapi.SIZEOF_SIGNALFD_SIGINFO)
     for at in range(0, len(raw), uapi.SIZEOF_SIGNALFD_SIGINFO):
-        # struct signalfd_siginfo: u32 signo, s32 errno, s32 code, ...
+        # struct signalfd_siginfo: u32 signo, s32 errno, s32 code, u32 pid, ...
         number = int.from_bytes(raw[at : at + 4], "little")
         code = int.from_bytes(raw[at + 8 : at + 12], "little", signed=True)
         if number == _signal.SIGCHLD:
             _child_changed(session)
+        elif number == _signal.SIGCONT and int.from_bytes(raw[at + 12 : at + 16], "little") == session.waker:
+            continue  # the child goes on already
         elif number in FORWARDED and session.status is None and (code != uapi.SI_KERNEL or _is_for_leader(number)):
             os.kill(session.pid, number)
 
@@ -145,9 +149,42 @@ def _child_changed(session: Session) -> None:
         if pid != session.pid:
             continue  # an orphan that this subreaper has inherited
         if os.WIFSTOPPED(status):
-            os.kill(os.getpid(), _signal.SIGSTOP)  # so that the shell sees the job stopped
+            _stop_with(session)
         else:
             session.status = status
+
+
+def _stop_with(session: Session) -> None:
+    """Stop, so that the shell sees the job stopped, until somebody continues this process or the child.
+
+    Who is stopped can't see that the child goes on or ends (continued by what it has started, or by somebody who knows
+    its number), so another process looks. Without room for one this process doesn't stop.
+    """
+    own = os.getpid()
+    try:
+        session.waker = os.fork()
+    except OSError:
+        return
+    if session.waker == 0:
+        _wake(own, session.pid)
+    os.kill(own, _signal.SIGSTOP)
+    os.kill(session.waker, _signal.SIGKILL)
+    os.waitpid(session.waker, 0)
+
+
+def _wake(supervisor: int, child: int) -> None:
+    """Continue the supervisor when it is stopped and its child isn't. Does not return."""
+    try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        if not process.die_with_parent(supervisor, _signal.SIGKILL):
+            return
+        os.setsid()  # a signal to the supervisor's group is not for this process
+        close_range(0)
+        while not (process.state(supervisor) == b"T" and process.state(child) != b"T"):
+            time.sleep(_LOOK)
+        os.kill(supervisor, _signal.SIGCONT)
+    finally:
+        os._exit(0)
 
 
 def _end_descendants(guard: Guard) -> None:
