@@ -143,9 +143,15 @@ def _write(part: str) -> None:
         rows.append((name, is_package, found.st_mtime_ns, found.st_size, _compile(text, source)))
     data = marshal.dumps((_frozen_importlib_external.MAGIC_NUMBER, rows))
     temporary = f"{_file(part)}.{os.getpid()}"
-    with open(temporary, "xb") as file:
-        file.write(data)
-    os.replace(temporary, _file(part))
+    # As of the .pyc files beside it: nobody else may write, whatever the umask.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, _file(part))
+    except OSError:
+        os.unlink(temporary)
+        raise
 
 
 def _compile(text: bytes, source: str) -> CodeType:

@@ -146,6 +146,17 @@ out(after=status())
     assert found["after"]["CapPrm"] == found["after"]["CapBnd"] == mask("CHOWN", "SETPCAP")
 
 
+def test_who_cannot_kill_others_does_not_become_another(needs: Need) -> None:
+    needs(landlock=0, seccomp=False, notify=False, root=True)
+    found = program("""
+effective, permitted, _ = process.get_capabilities()
+process.set_capabilities(effective & ~process.capability_mask(("KILL",)), permitted, 0)
+process.cut_capabilities(KEEP)
+out(after=status())
+""")
+    assert found["after"]["CapPrm"] == mask(*process.KEPT_CAPABILITIES) & ~mask("SETUID")
+
+
 def test_an_ordinary_user_has_nothing_to_cut(needs: Need) -> None:
     needs(landlock=0, seccomp=False, notify=False, root=False)
     found = program("before = status(); process.cut_capabilities(0); out(before=before, after=status())")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launch.plain import PATIENCE, alive, eventually, started
-from tests.support import clean_environment, installed
+from tests.support import NOBODY, USER_COMMAND, clean_environment, installed, reachable, refuse, tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,33 @@ def test_a_job_that_is_somebody_else_ends_with_a_killed_supervisor(needs: Need) 
         assert gone(process)
 
 
+def test_ids_do_not_change_without_a_guard(needs: Need) -> None:
+    """A job that leaves no room for another process can't make itself the one that survives."""
+    needs(root=True)
+    command = installed(USER_COMMAND) if os.environ.get(USER_COMMAND) else installed()
+    if not reachable(NOBODY, command[0]):
+        refuse(f"a command that user {NOBODY} can execute ({USER_COMMAND})", command[0])
+    user = 60000 + os.getpid() % 5000  # nobody's: its processes are counted
+    code = """
+import os, time
+try:
+    os.setuid(65534)
+except OSError as error:
+    print(error.strerror, flush=True)
+else:
+    print("changed", flush=True)
+time.sleep(1000)
+"""
+    for room, said in ((2, "Resource temporarily unavailable"), (30, "changed")):
+        words = [tool("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        words += ["--inh-caps=+setuid,+kill", "--ambient-caps=+setuid,+kill", tool("prlimit"), f"--nproc={room}"]
+        with started([*words, *command, "--permission", "-c", code]) as program:
+            assert program.line() == said
+            assert alive(program.pid)
+            program.process.kill()
+            assert gone(program.process)
+
+
 def test_a_job_cannot_kill_its_guard_or_supervisor() -> None:
     code = """
 import os, signal, subprocess, time
@@ -156,6 +183,28 @@ def test_nobody_else_is_killed() -> None:
                 assert gone(process)
         assert alive(outside.pid)
         outside.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("grant", [[], ["--allow-child-process"]], ids=["alone", "children"])
+def test_children_from_before_are_neither_killed_nor_waited_for(grant: list[str]) -> None:
+    """As in a script that starts something else, and then becomes the command by ``exec``."""
+    code = "import os; os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1000')" if grant else "pass"
+    script = """
+sleep 1000 >/dev/null 2>&1 & echo $!
+sh -c 'sleep 1000 >/dev/null 2>&1 & echo $!'
+exec "$@"
+"""
+    words = ["sh", "-c", script, "sh", *installed(), "--permission", "--no-warnings", *grant, "-c", code]
+    with started(words) as program:
+        pids = [int(program.line()) for _ in range(2)]
+        try:
+            ended = program.end()
+            assert ended.code == 0, ended.said
+            assert all(alive(pid) for pid in pids)
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def title(pid: str) -> bytes:

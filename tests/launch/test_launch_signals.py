@@ -136,6 +136,28 @@ def test_a_stop_by_kill_stops_both_and_a_continue_wakes_both() -> None:
         assert (ended.code, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("after", ["", "os.kill(parent, signal.SIGKILL)"], ids=["continued", "killed"])
+def test_a_job_that_was_stopped_and_goes_on_by_itself(after: str) -> None:
+    """Neither the job nor the command waits for somebody who continues the command, too."""
+    source = f"""
+import os, signal, time
+caught = []
+signal.signal(signal.SIGCONT, lambda *_: caught.append(1))
+parent = os.getpid()
+if not os.fork():
+    time.sleep(0.3)
+    {after or "os.kill(parent, signal.SIGCONT)"}
+    os._exit(0)
+os.kill(parent, signal.SIGSTOP)
+os.path.exists("/nowhere")  # a call that the supervisor answers
+time.sleep(0.2)
+print(len(caught), flush=True)
+"""
+    with started(sandboxed("--allow-child-process", "--no-warnings", "-c", source)) as program:
+        ended = program.end()
+        assert (ended.code, ended.stdout) == ((-signal.SIGKILL, "") if after else (0, "1\n")), ended.said
+
+
 @pytest.mark.parametrize("option", [[], ["-B"]], ids=["fork", "exec"])
 @pytest.mark.parametrize(
     ("source", "number"),
@@ -148,6 +170,8 @@ def test_a_stop_by_kill_stops_both_and_a_continue_wakes_both() -> None:
             signal.SIGPIPE,
         ),
         ("import os; os.kill(os.getpid(), 64)", 64),
+        ("import os; os.kill(os.getpid(), 32)", 32),  # libc's own
+        ("import os; os.kill(os.getpid(), 33)", 33),
         ("import signal; signal.setitimer(signal.ITIMER_REAL, .01); signal.pause()", signal.SIGALRM),
     ],
 )

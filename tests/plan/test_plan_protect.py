@@ -173,7 +173,7 @@ MOUNTINFO = rb"""
 26 22 8:2 /vol/a /data rw master:1 - ext4 /dev/sdb1 rw
 27 26 8:2 /vol/a/in /data/sub/twice rw - ext4 /dev/sdb1 rw
 28 22 8:2 /vol /backup rw - ext4 /dev/sdb1 rw
-29 22 8:1 /etc/hosts /data/hosts rw - ext4 /dev/sda1 rw
+29 26 8:1 /etc/hosts /data/hosts rw - ext4 /dev/sda1 rw
 30 22 0:4 net:[4026531840] /run/netns/x rw - nsfs nsfs rw
 a line of another kind
 """
@@ -204,6 +204,27 @@ def test_other_names_of_a_place(kind: str, path: str, names: set[tuple[str, str]
     found = mounts.other_names(kind, path)
     assert len(found) == len(set(found))
     assert set(found) == names
+
+
+def test_a_hidden_mount_is_nowhere() -> None:
+    """Something mounted over a folder on the way to it, or over it: the path leads to that."""
+    over_the_way = rb"""
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 8:2 / /p/x/y rw - ext4 /dev/sdb1 rw
+24 23 0:21 / /p/x/y/proc rw - proc proc rw
+25 22 8:1 /a /p/x rw - ext4 /dev/sda1 rw
+26 25 8:1 /b /p/x/z rw - ext4 /dev/sda1 rw
+"""
+    mounts = Mounts(parse(over_the_way))
+    assert mounts.kernel == ()
+    assert mounts.other_names("tree", "/p/x/y") == [("tree", "/a/y")]
+    assert mounts.other_names("tree", "/p/x/z") == [("tree", "/b")]
+    over_it = rb"""
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+24 23 8:1 /a /p rw - ext4 /dev/sda1 rw
+23 22 8:2 / /p rw - ext4 /dev/sdb1 rw
+"""
+    assert Mounts(parse(over_it)).other_names("tree", "/p/y") == [("tree", "/a/y")]
 
 
 def test_where_nothing_is_mounted_twice_there_are_no_other_names() -> None:

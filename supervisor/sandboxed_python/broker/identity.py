@@ -120,7 +120,12 @@ def changes(request: Request) -> Answer:
 
     What these calls may do is the kernel's to say, by the capabilities that were left. A racing thread changes nothing:
     the flag is set before the call is made, and never unset.
+
+    Raises:
+        OSError: what has to be ready before ids change can't be made ready.
     """
+    if request.context.on_change is not None:
+        request.context.on_change()
     request.context.identity = "unknown"
     return CONTINUE
 

@@ -120,6 +120,7 @@ class Context:
         identity: ``"fixed"`` while no task can have changed its ids or capabilities, else ``"unknown"``: then they are
             looked at for every call. The identity calls' handlers switch to ``"unknown"``; ``identity.at_first`` tells
             what to start with.
+        on_change: called before a task may change its ids or capabilities; an OSError of it is the call's failure.
         on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.
@@ -139,8 +140,8 @@ class Context:
 
     __slots__ = (
         "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "held", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "named", "on_denied", "on_error", "processors", "reachable",
-        "rooted", "roots", "sockets", "straight",
+        "kernel_writes", "landlock", "listener", "named", "on_change", "on_denied", "on_error", "processors",
+        "reachable", "rooted", "roots", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -153,6 +154,7 @@ class Context:
         kernel_reads: Callable[[str], bool] = no,
         kernel_writes: Callable[[str], bool] = no,
         identity: str = "unknown",
+        on_change: Callable[[], None] | None = None,
         on_denied: Callable[[Request, str, str], bool] | None = None,
         on_error: Callable[[Request, Exception], None] | None = None,
     ) -> None:
@@ -163,6 +165,7 @@ class Context:
         self.kernel_reads = kernel_reads
         self.kernel_writes = kernel_writes
         self.identity = identity
+        self.on_change = on_change
         self.on_denied = on_denied
         self.on_error = on_error
         self.handlers: dict[int, tuple[str, Handler]] = {}

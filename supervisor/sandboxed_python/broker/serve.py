@@ -72,13 +72,14 @@ class Broker:
     Law: whatever goes wrong, the answer is a denial.
     """
 
-    def __init__(self, listener: int, plan: Plan, first: int) -> None:
+    def __init__(self, listener: int, plan: Plan, first: int, on_change: Callable[[], None]) -> None:
         """Take over the listener.
 
         Args:
             listener: the notifying filter's descriptor.
             plan: what to enforce.
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
+            on_change: see ``Context``.
         """
         self.plan = plan
         self.troubles = Troubles()
@@ -95,6 +96,7 @@ class Broker:
             kernel_reads=readable,
             kernel_writes=writable,
             identity=at_first(),  # the notified identity calls switch it
+            on_change=on_change,
             on_error=self.troubles.tell,
         )
         self.context.handlers = self._handlers()

@@ -40,6 +40,7 @@ def cut_capabilities(keep: int) -> None:
     """Give up every capability that is not in ``keep``, for good: bounding, ambient, inheritable, permitted, effective.
 
     A process that holds none has nothing to give up; its bounding set stays, and no_new_privs makes it worthless.
+    Without the effect of KILL, SETUID goes, too: nobody could end what has become another user.
 
     Raises:
         KernelError: the kernel refused.
@@ -47,6 +48,8 @@ def cut_capabilities(keep: int) -> None:
     effective, permitted, inheritable = get_capabilities()
     if not permitted and not inheritable:
         return
+    if not effective & keep & capability_mask(("KILL",)):
+        keep &= ~capability_mask(("SETUID",))
     if effective & capability_mask(("SETPCAP",)):
         number = 0
         while True:
@@ -92,6 +95,39 @@ def die_with_parent(parent: int, signal_number: int) -> bool:
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process (PR_SET_CHILD_SUBREAPER)."""
     prctl(uapi.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children() -> list[int]:
+    """Return the pids of this process's children, zombies too; none where the kernel doesn't list them.
+
+    As /proc numbers them (proc_pid_children(5)): where that is mounted for another pid namespace, they mean others.
+    """
+    found: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", "rb", 0) as file:
+                found += [int(pid) for pid in (file.readall() or b"").split()]
+        except OSError:  # a thread that has ended meanwhile, or CONFIG_PROC_CHILDREN is off
+            continue
+    return found
+
+
+def state(pid: int) -> bytes:
+    """Return the state of a process as proc_pid_stat(5) has it, ``b"T"`` for a stopped one; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            return (file.readall() or b"").rpartition(b") ")[2][:1]
+    except OSError:
+        return b""
+
+
+def count_filters(pid: int) -> int:
+    """Return how many seccomp filters a process has (proc_pid_status(5), Linux 5.9), 0 if that can't be read."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", 0) as file:
+            return int((file.readall() or b"").partition(b"\nSeccomp_filters:")[2].split()[0])
+    except (OSError, IndexError):
+        return 0
 
 
 def set_title(title: str) -> None:

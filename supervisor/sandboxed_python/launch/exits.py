@@ -39,7 +39,8 @@ def end_as(status: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if number not in (_signal.SIGKILL, getattr(_signal, "SIGSTOP", 19)):
+    # Not those of libc's own (32 and 33), which it lets nobody handle.
+    if number in _signal.valid_signals() - {_signal.SIGKILL, getattr(_signal, "SIGSTOP", 19)}:
         _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)

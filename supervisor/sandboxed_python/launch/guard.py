@@ -71,9 +71,16 @@ class Guard:
         """
         if not self.scoped or self._alive >= 0:
             return
-        waiting, self._alive = os.pipe()
-        if os.fork() == 0:
-            stand_guard(waiting)
+        waiting, alive = os.pipe()
+        try:
+            if os.fork() == 0:
+                stand_guard(waiting)
+        except OSError:
+            os.close(alive)
+            raise
+        finally:
+            os.close(waiting)
+        self._alive = alive
 
     def end_all(self) -> bool:
         """Kill everything in the outer domain but this process: the job, its descendants and the guard.
@@ -84,6 +91,15 @@ class Guard:
         if not self.scoped:
             return False
         kill_the_domain()
+        return True
+
+    @staticmethod
+    def reaches(pid: int) -> bool:
+        """Tell whether ``end_all`` kills a process, where it is possible: whether it is of this job."""
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
         return True
 
 

@@ -39,6 +39,7 @@ class Session:
         listener: descriptor of the child's notifications, or -1.
         broker: answers them, or None as long as none has come.
         guard: ends what is left when this process can't.
+        waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
 
@@ -53,6 +54,7 @@ class Session:
         self.pid = 0
         self.listener = -1
         self.broker: Broker | None = None
+        self.waker = -1
         self.status: int | None = None
         self.channel, self._other = socketpair()
         # An inherited SIG_IGN of SIGCHLD would make the kernel throw the child's status away.

@@ -6,11 +6,12 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import os
+import time
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
-from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import receive_descriptor
+from sandboxed_python.kernel import process, uapi
+from sandboxed_python.kernel.calls import close_range, receive_descriptor
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
 
@@ -31,6 +32,7 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
 # many a small program ends before.
 _SOON = 50
+_LOOK = 0.05  # seconds between two looks at a stopped child
 IDLE = 200  # milliseconds without a call after which the broker rests
 
 
@@ -62,8 +64,6 @@ def supervise(session: Session, plan: Plan) -> int:
                 broker = session.broker or _open_broker(session, plan)
                 broker.serve()
                 patience = IDLE
-                if broker.context.identity != "fixed":
-                    session.guard.start()  # the child's parent-death signal is lost with its ids
             else:  # POLLHUP: the last confined task is gone
                 poller.watch(2, -1)
                 _close_listener(session)
@@ -94,7 +94,8 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     _load_broker()
     from sandboxed_python.broker.serve import Broker
 
-    session.broker = Broker(session.listener, plan, session.pid)
+    # The child's parent-death signal is lost with its ids: they change only when there is a guard.
+    session.broker = Broker(session.listener, plan, session.pid, session.guard.start)
     return session.broker
 
 
@@ -116,11 +117,13 @@ def _signals(session: Session) -> None:
     """Pass on the signals that were meant for the child, and see whether it stopped or ended."""
     raw = os.read(session.signals, 16 * uapi.SIZEOF_SIGNALFD_SIGINFO)
     for at in range(0, len(raw), uapi.SIZEOF_SIGNALFD_SIGINFO):
-        # struct signalfd_siginfo: u32 signo, s32 errno, s32 code, ...
+        # struct signalfd_siginfo: u32 signo, s32 errno, s32 code, u32 pid, ...
         number = int.from_bytes(raw[at : at + 4], "little")
         code = int.from_bytes(raw[at + 8 : at + 12], "little", signed=True)
         if number == _signal.SIGCHLD:
             _child_changed(session)
+        elif number == _signal.SIGCONT and int.from_bytes(raw[at + 12 : at + 16], "little") == session.waker:
+            continue  # the child goes on already
         elif number in FORWARDED and session.status is None and (code != uapi.SI_KERNEL or _is_for_leader(number)):
             os.kill(session.pid, number)
 
@@ -145,32 +148,92 @@ def _child_changed(session: Session) -> None:
         if pid != session.pid:
             continue  # an orphan that this subreaper has inherited
         if os.WIFSTOPPED(status):
-            os.kill(os.getpid(), _signal.SIGSTOP)  # so that the shell sees the job stopped
+            _stop_with(session)
         else:
             session.status = status
 
 
-def _end_descendants(guard: Guard) -> None:
-    """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left."""
-    while True:
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+def _stop_with(session: Session) -> None:
+    """Stop, so that the shell sees the job stopped, until somebody continues this process or the child.
+
+    Who is stopped can't see that the child goes on or ends (continued by what it has started, or by somebody who knows
+    its number), so another process looks. Without room for one this process doesn't stop.
+    """
+    own = os.getpid()
+    try:
+        session.waker = os.fork()
+    except OSError:
+        return
+    if session.waker == 0:
+        _wake(own, session.pid)
+    os.kill(own, _signal.SIGSTOP)
+    os.kill(session.waker, _signal.SIGKILL)
+    os.waitpid(session.waker, 0)
+
+
+def _wake(supervisor: int, child: int) -> None:
+    """Continue the supervisor when it is stopped and its child isn't. Does not return."""
+    try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        if not process.die_with_parent(supervisor, _signal.SIGKILL):
             return
+        os.setsid()  # a signal to the supervisor's group is not for this process
+        close_range(0)
+        while not (process.state(supervisor) == b"T" and process.state(child) != b"T"):
+            time.sleep(_LOOK)
+        os.kill(supervisor, _signal.SIGCONT)
+    finally:
+        os._exit(0)
+
+
+def _end_descendants(guard: Guard) -> None:
+    """Kill what the child left behind (it is ours by PR_SET_CHILD_SUBREAPER), until nothing is left.
+
+    Not all children are the job's: this process may have had some before it became this command (``exec`` in a shell
+    script), and as the first process of a container it inherits everybody's orphans. Those are neither killed nor
+    waited for.
+    """
+    while _reap():
         if not guard.end_all():
             _kill_tree()
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
+        ours = guard.reaches if guard.scoped else _is_confined
+        if not any(_wait_for(pid) for pid in process.children() if ours(pid)):
             return
+
+
+def _reap() -> bool:
+    """Take the status of every child that has ended; tell whether there are others."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _wait_for(pid: int) -> bool:
+    """Wait for the end of a child; tell whether it was one (/proc may be that of another pid namespace)."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _kill_tree() -> None:
-    """Kill the descendants one by one, where no domain holds them together."""
+    """Kill the job's processes one by one, where no domain holds them together."""
+    if not any(_is_confined(pid) for pid in process.children()):
+        return
     import psutil
 
-    for process in psutil.Process().children(recursive=True):
+    for descendant in psutil.Process().children(recursive=True):
         try:
-            process.kill()
+            if _is_confined(descendant.pid):
+                descendant.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def _is_confined(pid: int) -> bool:
+    """Tell whether a process has more seccomp filters than this one, as all of a job have and nobody else here."""
+    return process.count_filters(pid) > process.count_filters(os.getpid())

@@ -45,15 +45,43 @@ def read_mounts(source: str = "/proc/self/mountinfo") -> Mounts:
 
 
 def parse(text: bytes) -> list[Row]:
-    """Return the rows of a mountinfo file."""
+    """Return the rows of a mountinfo file, but for mounts that another one hides: no path leads there."""
     rows: list[Row] = []
+    mounts: dict[bytes, tuple[bytes, str]] = {}
+    """Number -> the number of the mount that it lies in, and where."""
+    numbers: list[bytes] = []
     for line in text.split(b"\n"):
         head, dash, tail = line.partition(b" - ")
         fields = head.split(b" ", 5)
         if dash and len(fields) == 6:
             kernels = tail.split(b" ", 1)[0] in KERNEL_FILE_SYSTEMS
             rows.append((fields[2].decode(), _unescaped(fields[3]), _unescaped(fields[4]), kernels))
-    return rows
+            mounts[fields[0]] = fields[1], rows[-1][2]
+            numbers.append(fields[0])
+    hidden = _hidden(mounts)
+    return [row for row, number in zip(rows, numbers, strict=True) if number not in hidden] if hidden else rows
+
+
+def _hidden(mounts: dict[bytes, tuple[bytes, str]]) -> set[bytes]:
+    """Return the numbers of mounts that are hidden: by one over their root, or over a folder on the way to them."""
+    taken = set(mounts.values())
+    covered = {number for number, (_parent, place) in mounts.items() if (number, place) in taken and place != "/"}
+    unreachable = {number for number, (parent, place) in mounts.items() if _is_below_another(parent, place, taken)}
+    reached = 0
+    while len(unreachable) != reached:
+        reached = len(unreachable)
+        unreachable |= {number for number, (parent, _place) in mounts.items() if parent in unreachable}
+    return covered | unreachable
+
+
+def _is_below_another(parent: bytes, place: str, taken: set[tuple[bytes, str]]) -> bool:
+    """Tell whether something else is mounted on a folder above, in the same mount."""
+    above, _slash, _name = place.rpartition("/")
+    while above:
+        if (parent, above) in taken:
+            return True
+        above = above.rpartition("/")[0]
+    return False
 
 
 def _unescaped(field: bytes) -> str:

@@ -1,0 +1,48 @@
+"""The start-up image as a file: who may write it, and what is left when it can't be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import sandboxed_python
+
+if TYPE_CHECKING:
+    import pathlib
+
+WRITE = "from sandboxed_python import image\nimage.write_missing()\n"
+
+
+@pytest.fixture
+def cache(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Return the folder where a copy of the package keeps what was compiled."""
+    shutil.copytree(
+        os.path.dirname(sandboxed_python.__file__),
+        tmp_path / "sandboxed_python",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    folder = tmp_path / "sandboxed_python" / "__pycache__"
+    folder.mkdir()
+    return folder
+
+
+def run(cache: pathlib.Path, before: str) -> None:
+    code = f"import sys\nsys.path.insert(0, {str(cache.parent.parent)!r})\n{before}\n{WRITE}"
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=60)
+
+
+def test_nobody_else_may_write_the_image(cache: pathlib.Path) -> None:
+    """It is code of the supervisor's: a daemon's or container's umask of 0 must not open it."""
+    run(cache, "import os; os.umask(0)")
+    modes = {path.name.partition(".")[0]: path.stat().st_mode & 0o777 for path in cache.glob("*.image")}
+    assert modes == {"start": 0o644, "watch": 0o644}
+
+
+def test_a_full_disk_leaves_nothing_behind(cache: pathlib.Path) -> None:
+    run(cache, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))")
+    assert list(cache.glob("*.image*")) == []
