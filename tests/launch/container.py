@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cap-drop", choices=["ALL"], help="no capability is left")
     parser.add_argument("--no-new-privileges", action="store_true", help="set no_new_privs")
-    parser.add_argument("--user", type=int, help="run as this user and group; as root only")
+    parser.add_argument("--user", type=int, help="run as this user and group; an ordinary user stays as he is")
     parser.add_argument("program", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     kept = 0 if options.cap_drop else sum(1 << number for number in CAPABILITIES.values())
