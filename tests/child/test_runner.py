@@ -211,6 +211,26 @@ def test_environment_variables_that_load_nothing(folder: str) -> None:
         same(program, env={name: value})
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"# \xe4\nprint(1)\n",
+        b"print(1)\nprint('\xe4')\n",
+        b"# coding: latin-1\nprint(ascii('\xe4'))\n",
+        b"#\n# vim: set fileencoding=latin-1 :\nprint(ascii('\xe4'))\n",
+        b"\xef\xbb\xbfprint(ascii('\xc3\xa4'))\n",
+        "print(ascii('\u00e4\U0001f600'))\n".encode(),
+        b"print(1)\r\nprint(2)\rprint(3)",
+        b"\nif x\n",
+    ],
+)
+def test_bytes_of_a_script(folder: str, source: bytes) -> None:
+    program = f"{folder}/job.py"
+    with open(program, "wb") as file:
+        file.write(source)
+    same(program)
+
+
 # Exit codes
 
 EXITS = [

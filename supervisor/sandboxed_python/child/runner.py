@@ -144,8 +144,31 @@ def _run_script(start: Start, main: Any, options: list[str]) -> None:
         names["__loader__"] = _files.SourceFileLoader("__main__", absolute)
         if "-x" in options:  # skip the first line, but count it
             source = b"\n" + source.partition(b"\n")[2]
+        if not source.isascii():
+            _refuse_undeclared(source, absolute)
         code = (_compile if b"\0" in source else start.compiler)(source, absolute)
     exec(code, names)
+
+
+def _refuse_undeclared(source: bytes, name: str) -> None:
+    """Refuse bytes that aren't UTF-8 where no encoding is declared: python reads a file so, ``compile()`` lets them be.
+
+    Raises:
+        SyntaxError: in python's words.
+    """
+    try:
+        source.decode()
+    except UnicodeDecodeError as error:
+        if b"coding" in b"".join(source.split(b"\n", 2)[:2]):
+            return
+        message = (
+            f"Non-UTF-8 code starting with '\\x{source[error.start]:02x}' in file {name} on line "
+            f"{source.count(bytes([10]), 0, error.start) + 1}, but no encoding declared; "
+            "see https://peps.python.org/pep-0263/ for details"
+        )
+    else:
+        return
+    raise SyntaxError(message)
 
 
 def _compile(source: bytes, name: str) -> CodeType:
