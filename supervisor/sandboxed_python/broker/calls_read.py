@@ -14,7 +14,7 @@ import os
 from sandboxed_python.broker.judge import permits
 from sandboxed_python.broker.paths import BY_DESCRIPTOR, Place, find, on_proc, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
-from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, Answer, failure, int32
+from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, OURS, Answer, DeniedError, failure, int32
 from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
@@ -44,7 +44,11 @@ def _find(request: Request, at: int, address: int, flags: int = 0) -> Place:
 def _stat(request: Request, at: int, address: int, result: int, flags: int) -> Answer:
     if flags & ~_STAT_FLAGS:
         return _INVALID
-    place = _find(request, at, address, flags)
+    empty = flags & uapi.AT_EMPTY_PATH
+    path = b"" if empty and not address else request.read_path(address)
+    if empty and not path and int32(at) != uapi.AT_FDCWD:
+        return _fstat(request, int32(at), result)
+    place = find(request, at, path, follow=not flags & uapi.AT_SYMLINK_NOFOLLOW, empty=bool(empty))
     try:
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
@@ -53,6 +57,20 @@ def _stat(request: Request, at: int, address: int, result: int, flags: int) -> A
         return DONE
     finally:
         os.close(place.descriptor)
+
+
+def _fstat(request: Request, descriptor: int, result: int) -> Answer:
+    """Answer for one of the caller's own descriptors, which is never judged. C libraries ask so after every open."""
+    number = notify.stat_of(request.task, descriptor) if descriptor >= 0 else errno.ENOENT
+    if number == errno.ENOENT:
+        request.confirm()
+        number = errno.EBADF
+    if number == errno.EBADF or number in OURS:
+        raise OSError(number, "")
+    if number:
+        raise DeniedError  # we may not look: the caller has other ids
+    request.write_memory(result, notify.RESULT, notify.SIZEOF_STAT)
+    return DONE
 
 
 def stat(request: Request) -> Answer:

@@ -71,6 +71,15 @@ def function(name: str, *argument_types: Any) -> Any:
     return found
 
 
+def quick_function(name: str) -> Any:
+    """Return the libc function ``name``, called in half the time of ``function``'s since it declares no argument types.
+
+    ctypes then cuts an int to 32 bits without a word. So never give it an address as a number: pointers are ``bytes``,
+    ctypes arrays, or None.
+    """
+    return _Function(_ctypes.dlsym(_LIBC, name))
+
+
 class Object(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
     """C ``PyObject *``."""
 

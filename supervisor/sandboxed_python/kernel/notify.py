@@ -12,7 +12,7 @@ import errno
 import os
 
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, Long, Pointer, addressof, function, get_errno
+from sandboxed_python.kernel.calls import Char, Long, Pointer, addressof, function, get_errno, quick_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,14 +39,12 @@ def number_of(name: str) -> int:
 
 # --- The listener -----------------------------------------------------------------------------------------------------
 
-_ioctl = function("ioctl", Long, Long, Pointer)
+_ioctl = quick_function("ioctl")
 # struct seccomp_notif: u64 id; u32 pid, flags; struct seccomp_data {int nr; u32 arch; u64 ip; u64 args[6];}
 _NOTIFICATION: Any = Word * 10
 # struct seccomp_notif_resp: u64 id; s64 val; s32 error; u32 flags
 _response = (Word * 3)()
-_RESPONSE = addressof(_response)
 _id = (Word * 1)()
-_ID = addressof(_id)
 _RECV, _SEND = uapi.SECCOMP_IOCTL_NOTIF_RECV, uapi.SECCOMP_IOCTL_NOTIF_SEND
 _ID_VALID = uapi.SECCOMP_IOCTL_NOTIF_ID_VALID
 
@@ -91,7 +89,7 @@ def send(listener: int, cookie: int, error: int = 0, value: int = 0, flags: int 
     _response[0] = cookie
     _response[1] = value
     _response[2] = (-error & 0xFFFFFFFF) | flags << 32
-    return bool(_ioctl(listener, _SEND, _RESPONSE) & 0xFFFFFFFF == 0)
+    return bool(_ioctl(listener, _SEND, _response) & 0xFFFFFFFF == 0)
 
 
 def send_apart(listener: int, cookie: int, error: int, value: int) -> bool:
@@ -103,7 +101,7 @@ def send_apart(listener: int, cookie: int, error: int, value: int) -> bool:
 def id_valid(listener: int, cookie: int) -> bool:
     """Tell whether the caller still waits for its answer, so that its thread id still means it."""
     _id[0] = cookie
-    return bool(_ioctl(listener, _ID_VALID, _ID) & 0xFFFFFFFF == 0)
+    return bool(_ioctl(listener, _ID_VALID, _id) & 0xFFFFFFFF == 0)
 
 
 def add_descriptor(listener: int, cookie: int, descriptor: int, *, close_on_exec: bool, replace: int = -1) -> int:
@@ -145,13 +143,12 @@ class VanishedError(Exception):
     """The target is gone."""
 
 
-_readv = function("process_vm_readv", Long, Pointer, Long, Pointer, Long, Long)
-_writev = function("process_vm_writev", Long, Pointer, Long, Pointer, Long, Long)
+_readv = quick_function("process_vm_readv")
+_writev = quick_function("process_vm_writev")
 _PAGE = 4096
 _page: Any = (Char * (_PAGE + 1))()
 # struct iovec: our side for reading, our side for writing, the target's side.
 _into, _from, _there = (Word * 2)(addressof(_page), _PAGE), (Word * 2)(), (Word * 2)()
-_INTO, _FROM, _THERE = addressof(_into), addressof(_from), addressof(_there)
 
 
 def _untransferred(result: int) -> Exception:
@@ -182,7 +179,7 @@ def read_string(task: int, address: int, limit: int, too_long: int) -> bytes:
         size = min(size, limit)
         _into[1] = _there[1] = size
         _there[0] = address
-        result = _readv(task, _INTO, 1, _THERE, 1, 0)
+        result = _readv(task, _into, 1, _there, 1, 0)
         if result != size:
             raise _untransferred(result)
         _page[size] = b"\0"
@@ -225,28 +222,26 @@ def write_memory(task: int, address: int, source: int, size: int) -> None:
     _there[0] = address
     _from[0] = source
     _from[1] = _there[1] = size
-    result = _writev(task, _FROM, 1, _THERE, 1, 0)
+    result = _writev(task, _from, 1, _there, 1, 0)
     if result != size:
         raise _untransferred(result)
 
 
 # --- Paths ------------------------------------------------------------------------------------------------------------
 
-_openat2 = function("syscall", Long, Long, Pointer, Pointer, Long)
+_openat2 = quick_function("syscall")
 _PATH_FLAGS = uapi.O_PATH | os.O_CLOEXEC
 # struct open_how: u64 flags, mode, resolve
-_ways = (Word * 12)(
-    *(_PATH_FLAGS, 0, uapi.RESOLVE_NO_MAGICLINKS),
-    *(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_MAGICLINKS),
-    *(_PATH_FLAGS, 0, uapi.RESOLVE_NO_SYMLINKS),
-    *(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_SYMLINKS),
-)
-# With STRAIGHT, any link before the last component is a failure, and without NO_FOLLOW one in the last place, too.
-FOLLOW, NO_FOLLOW, STRAIGHT, STRAIGHT_NO_FOLLOW = (addressof(_ways) + 24 * at for at in range(4))
+_how: Any = Word * 3
+FOLLOW = _how(_PATH_FLAGS, 0, uapi.RESOLVE_NO_MAGICLINKS)
+NO_FOLLOW = _how(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_MAGICLINKS)
+# Any link before the last component is a failure, and without NO_FOLLOW one in the last place, too.
+STRAIGHT = _how(_PATH_FLAGS, 0, uapi.RESOLVE_NO_SYMLINKS)
+STRAIGHT_NO_FOLLOW = _how(_PATH_FLAGS | os.O_NOFOLLOW, 0, uapi.RESOLVE_NO_SYMLINKS)
 _OPENAT2 = number_of("openat2")
 
 
-def open_path(base: int, path: bytes, how: int) -> int:
+def open_path(base: int, path: bytes, how: object) -> int:
     """Open with openat2(2): ``how`` is one of the four above; magic links of procfs are never followed.
 
     Returns:
@@ -256,15 +251,25 @@ def open_path(base: int, path: bytes, how: int) -> int:
     return result
 
 
-_about = function("syscall", Long, Long, Pointer)  # a descriptor and a buffer
-_statx = function("syscall", Long, Long, Pointer, Long, Long, Pointer)
-_faccessat2 = function("syscall", Long, Long, Pointer, Long, Long)
+_about = quick_function("syscall")
 _FSTAT, _STATX, _FSTATFS = number_of("fstat"), number_of("statx"), number_of("fstatfs")
 _FACCESSAT2 = number_of("faccessat2")
 _result = (Char * 256)()
 RESULT = addressof(_result)
 """Address of the buffer that ``fstat``, ``statx`` and ``fstatfs`` fill."""
 SIZEOF_STAT = uapi.SIZEOF_STAT[_COLUMN]
+_NEWFSTATAT = number_of("newfstatat")
+
+
+def stat_of(task: int, descriptor: int) -> int:
+    """Fill ``RESULT`` with ``struct stat`` of the file behind a task's descriptor, a link too; only serving thread.
+
+    Returns:
+        0, or the errno: ``ENOENT`` where the task has no such descriptor or is gone.
+    """
+    if _about(_NEWFSTATAT, uapi.AT_FDCWD, b"/proc/%d/fd/%d" % (task, descriptor), _result, 0) < 0:
+        return get_errno()
+    return 0
 
 
 def fstat(descriptor: int) -> None:
@@ -273,7 +278,7 @@ def fstat(descriptor: int) -> None:
     Raises:
         OSError: as fstat(2).
     """
-    if _about(_FSTAT, descriptor, RESULT) < 0:
+    if _about(_FSTAT, descriptor, _result) < 0:
         raise failed()
 
 
@@ -283,7 +288,7 @@ def statx(descriptor: int, flags: int, mask: int) -> None:
     Raises:
         OSError: as statx(2).
     """
-    if _statx(_STATX, descriptor, b"", flags | uapi.AT_EMPTY_PATH, mask, RESULT) < 0:
+    if _about(_STATX, descriptor, b"", flags | uapi.AT_EMPTY_PATH, mask, _result) < 0:
         raise failed()
 
 
@@ -293,14 +298,14 @@ def fstatfs(descriptor: int) -> int:
     Raises:
         OSError: as fstatfs(2).
     """
-    if _about(_FSTATFS, descriptor, RESULT) < 0:
+    if _about(_FSTATFS, descriptor, _result) < 0:
         raise failed()
     return int.from_bytes(_result[:8], "little")
 
 
 def faccess(descriptor: int, mode: int, flags: int) -> int:
     """Return 0, or the errno of faccessat2(2) on the descriptor's file."""
-    if _faccessat2(_FACCESSAT2, descriptor, b"", mode, flags | uapi.AT_EMPTY_PATH) < 0:
+    if _about(_FACCESSAT2, descriptor, b"", mode, flags | uapi.AT_EMPTY_PATH) < 0:
         return get_errno()
     return 0
 

@@ -222,7 +222,7 @@ BROKERED: dict[str, tuple[int | None, int | None]] = {
 # What the broker itself calls by number, for the kernel's own struct layouts or because libc acts on all threads.
 RAW = {
     "fstat": (5, 80), "fstatfs": (138, 44), "statx": (332, 291), "setgroups": (116, 159), "setresgid": (119, 149),
-    "setresuid": (117, 147),
+    "setresuid": (117, 147), "newfstatat": (262, 79),
 }  # fmt: skip
 SIZEOF_STAT = (144, 128)  # struct stat of x86-64 and arm64
 SIZEOF_STATX = 256
