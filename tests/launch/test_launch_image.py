@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sandboxed_python
+from sandboxed_python.image import PARTS
 
 if TYPE_CHECKING:
     import pathlib
@@ -40,7 +41,7 @@ def test_nobody_else_may_write_the_image(cache: pathlib.Path) -> None:
     """It is code of the supervisor's: a daemon's or container's umask of 0 must not open it."""
     run(cache, "import os; os.umask(0)")
     modes = {path.name.partition(".")[0]: path.stat().st_mode & 0o777 for path in cache.glob("*.image")}
-    assert modes == {"start": 0o644, "watch": 0o644}
+    assert modes == dict.fromkeys(PARTS, 0o644)
 
 
 def test_a_full_disk_leaves_nothing_behind(cache: pathlib.Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import time as _time
 
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 
 FOLLOW_EVERY = 64
+PATIENCE = 0.5  # seconds that the end waits for the last lines
 SAID = 5  # troubles that are told of one by one; the others are counted
 
 
@@ -31,11 +31,14 @@ class Troubles:
     """What should not have happened in the broker, told in one line each on stderr.
 
     A program that finds a way to cause them must not fill the user's screen, nor keep the supervisor from its work by a
-    stderr that nobody reads: the lines are written by threads of their own.
+    stderr that nobody reads: a thread of its own writes the lines.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self._lines: list[bytes] = []
+        self._changing = _thread.allocate_lock()
+        self._writing = _thread.allocate_lock()
 
     def tell(self, request: Request, error: Exception) -> None:
         """Tell that a call was denied because its answer failed; for ``Context.on_error``."""
@@ -48,22 +51,30 @@ class Troubles:
         """Tell at the end how many there were."""
         if self.count > SAID:
             self._say(f"{self.count} calls in all were denied, since the supervisor failed to answer them")
-        if self.count:
-            _time.sleep(0.02)  # let the last line out
+        if self.count and self._writing.acquire(timeout=PATIENCE):
+            self._writing.release()
 
-    @staticmethod
-    def _say(text: str) -> None:
+    def _say(self, text: str) -> None:
+        with self._changing:
+            self._lines.append(f"sandboxed-python: {text}\n".encode("ascii", "backslashreplace"))
+            if not self._writing.acquire(blocking=False):
+                return  # the thread that is writing will come to it
         try:
-            _thread.start_new_thread(_write, (f"sandboxed-python: {text}\n".encode("ascii", "backslashreplace"),))
-        except RuntimeError:
-            return  # no more threads
+            _thread.start_new_thread(self._write, ())
+        except RuntimeError:  # no more threads
+            self._writing.release()
 
-
-def _write(line: bytes) -> None:
-    try:
-        os.write(2, line)
-    except OSError:
-        return  # nobody listens
+    def _write(self) -> None:
+        while True:
+            with self._changing:
+                if not self._lines:
+                    self._writing.release()
+                    return
+                line = self._lines.pop(0)
+            try:
+                os.write(2, line)
+            except OSError:
+                continue  # nobody listens
 
 
 class Broker:
