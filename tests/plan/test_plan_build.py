@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sandboxed_python.errors import PolicyError, UnsupportedError
 from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.kernel.landlock import HIGHEST_ABI, Ruleset, full
+from sandboxed_python.plan import filters
 from sandboxed_python.plan.build import NEEDED_ABI, filter_scopes
 from sandboxed_python.plan.model import MapGate, PathRule, Plan, Target
 from sandboxed_python.plan.protect import GRANTABLE_DEVICES
@@ -19,6 +21,7 @@ from sandboxed_python.policy.decide import has
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from sandboxed_python.policy.table import SWITCHES
+from tests.plan import bpf
 from tests.plan.world import RUNTIME, SUPPORT, World, plan_of
 
 if TYPE_CHECKING:
@@ -318,6 +321,25 @@ def parts_of(world: World, *, read: tuple[str, ...] = (), write: tuple[str, ...]
 )
 def test_notifications_are_asked_for_where_they_decide(world: World, options: dict[str, object], parts: str) -> None:
     assert parts_of(world, **options) == set(parts.split())  # type: ignore[arg-type]
+
+
+OPENING = (
+    *("stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "statfs"),
+    *("open", "openat", "creat", "chdir"),
+)
+
+
+@pytest.mark.parametrize("machine", sorted(uapi.AUDIT_ARCH))
+def test_folders_and_metadata_leave_nothing_to_ask_on_the_way_of_open_and_stat(world: World, machine: str) -> None:
+    policy = world.policy(read=("/data",), scopes=scopes("fs.metadata"))
+    notifying = filters.load(filters.notify_variant(plan_of(policy).notify_parts), machine)
+    flags = (0, os.O_PATH, os.O_RDWR | os.O_CREAT | os.O_TRUNC, os.O_DIRECTORY | os.O_CLOEXEC)
+    column = ("x86_64", "aarch64").index(machine)
+    for name in OPENING:
+        number = uapi.BROKERED[name][column]
+        if number is not None:
+            for flag in flags:
+                assert bpf.run(notifying, number, (0, flag, flag), machine) == (bpf.ALLOW, 0), name
 
 
 @pytest.mark.parametrize("granted", [(), ("net",), ("child",)])
