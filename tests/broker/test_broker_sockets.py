@@ -227,7 +227,7 @@ def look(one: socket.socket) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_options_set_before_stay(kind: int, tmp_path: pathlib.Path) -> None:
+def test_options_set_before(kind: int, tmp_path: pathlib.Path) -> None:
     """As without the broker: on what is connected, on what is bound, and after a connect that failed."""
 
     def work() -> list[Any]:
@@ -239,7 +239,7 @@ def test_options_set_before_stay(kind: int, tmp_path: pathlib.Path) -> None:
                 one.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", *times))
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 7))
         client, server, plain = made
-        path = str(tmp_path / f"socket-{os.getpid()}")
+        path = str(tmp_path / f"{os.getpid()}")  # short: it has 107 bytes
         failed = outcome(lambda: client.connect(path))
         server.bind(path)
         server.listen(2)
