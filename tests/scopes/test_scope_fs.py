@@ -192,3 +192,31 @@ def test_a_granted_file_that_the_program_replaces(attacker: Attacker) -> None:
     ended = program(attacker, REPLACE, f"--allow-fs-read={path}", f"--allow-fs-write={attacker.path('write')}/")
     assert ended.stdout == "first True\nsecond True\nFalse\n", ended.said
     check_refused(ended, "FileSystemRead", attacker.path("write/elsewhere"))
+
+
+MAKE = """
+os.mkdir(WRITE + "/new")
+os.mkdir(WRITE + "/new/below")
+for path in ("/new/file", "/new/below/file"):
+    with open(WRITE + path, "w") as file:
+        file.write("text")
+    print(open(WRITE + path).read(), sys.permission.has("fs.write", WRITE + path))
+os.rename(WRITE + "/new/file", WRITE + "/new/below/other")
+print(sorted(os.listdir(WRITE + "/new/below")))
+open(WRITE + "/beside", "w")
+"""
+
+
+@pytest.mark.parametrize("child", [(), ("--allow-child-process", "--no-warnings")], ids=["alone", "child"])
+@pytest.mark.parametrize("metadata", [(), ("--allow-fs-metadata",)], ids=["guarded", "metadata"])
+def test_a_granted_folder_that_does_not_exist_yet(
+    attacker: Attacker, metadata: tuple[str, ...], child: tuple[str, ...]
+) -> None:
+    """``new/*`` is the tree of ``new``, which Landlock can't be told of before it is there."""
+    tree = attacker.path("write") + "/new/*"
+    flags = (f"--allow-fs-read={tree}", f"--allow-fs-write={tree}", *metadata, *child)
+    ended = program(attacker, MAKE, *flags)
+    assert ended.stdout == "text True\ntext True\n['file', 'other']\n", ended.said
+    check_refused(ended, "FileSystemWrite", attacker.path("write/beside"))
+    assert attacker.exists("write/new/below/other")
+    assert not attacker.exists("write/beside")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxed_python.broker.request import Handler
-    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.plan.model import PathRule, Plan
 
 
 FOLLOW_EVERY = 64
@@ -83,12 +83,15 @@ class Broker:
     Law: whatever goes wrong, the answer is a denial.
     """
 
-    def __init__(self, listener: int, plan: Plan, first: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, listener: int, plan: Plan, rules: tuple[PathRule, ...], first: int, on_change: Callable[[], None]
+    ) -> None:
         """Take over the listener.
 
         Args:
             listener: the notifying filter's descriptor.
             plan: what to enforce.
+            rules: those of the plan that Landlock was told of; for the others the answers are given here.
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
             on_change: see ``Context``.
         """
@@ -97,8 +100,8 @@ class Broker:
         self._served = 0
         self._processor = -1
         self._execs_left = 1 if plan.way == "exec" and not plan.policy.granted("child") else 0
-        readable = rule_places(plan, landlock.READ_FILE)
-        writable = rule_places(plan, landlock.WRITE_FILE)
+        readable = rule_places(rules, landlock.READ_FILE)
+        writable = rule_places(rules, landlock.WRITE_FILE)
         self.context = Context(
             listener=listener,
             policy=plan.policy,
@@ -202,10 +205,10 @@ PART_CALLS = {
 }
 
 
-def rule_places(plan: Plan, right: int) -> Callable[[str], bool]:
+def rule_places(rules: tuple[PathRule, ...], right: int) -> Callable[[str], bool]:
     """Return a function that tells whether Landlock's rules give a right to the file at a path.
 
     Only what lies in a tree counts: the file that a rule of its own is tied to may have been replaced meanwhile.
     """
-    below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in plan.rules if rule.rights & right])
+    below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in rules if rule.rights & right])
     return lambda path: path.startswith(below)

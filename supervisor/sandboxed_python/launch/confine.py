@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import signal as _signal
 
     from sandboxed_python.launch.session import Session
-    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.plan.model import PathRule, Plan
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -30,6 +30,7 @@ class Prepared:
 
     Attributes:
         ruleset: descriptor of the Landlock ruleset, or -1.
+        rules: the plan's rules that are in it.
         static_filter: the static filter's program, or ``b""``.
         notify_filter: the notifying filter's program, or ``b""``.
     """
@@ -41,7 +42,7 @@ class Prepared:
             LaunchError: a granted path can't be opened; the message names it.
             KernelError: the kernel refused a Landlock call.
         """
-        self.ruleset = make_ruleset(plan) if plan.abi else -1
+        self.ruleset, self.rules = make_ruleset(plan) if plan.abi else (-1, ())
         self.static_filter = load(plan.static_filter, plan.machine) if plan.static_filter else b""
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
 
@@ -51,8 +52,11 @@ class Prepared:
             os.close(self.ruleset)
 
 
-def make_ruleset(plan: Plan) -> int:
-    """Create the Landlock ruleset of a plan and return its descriptor.
+def make_ruleset(plan: Plan) -> tuple[int, tuple[PathRule, ...]]:
+    """Create the Landlock ruleset of a plan.
+
+    Returns:
+        Its descriptor, and the rules of the plan that are in it: those whose paths exist.
 
     Raises:
         LaunchError: a granted path can't be opened.
@@ -61,12 +65,13 @@ def make_ruleset(plan: Plan) -> int:
     attributes = landlock.pack_ruleset(plan.ruleset, plan.abi)
     ruleset = syscall("landlock_create_ruleset", attributes, len(attributes), 0)
     handled = plan.ruleset.fs
+    told: list[PathRule] = []
     for rule in plan.rules:
         try:
             descriptor = open_in_place(rule.path)
         except OSError as error:
             if rule.optional or error.errno in (errno.ENOENT, errno.ENOTDIR):
-                continue  # nothing there to tie a rule to: denied
+                continue  # nothing there to tie a rule to: the broker's, or denied
             message = f"grant of {rule.path!r}: {os.strerror(error.errno or 0)}"
             raise LaunchError(message) from error
         try:
@@ -75,9 +80,10 @@ def make_ruleset(plan: Plan) -> int:
             if rights:
                 packed = landlock.pack_path_rule(rights, descriptor)
                 syscall("landlock_add_rule", ruleset, uapi.LANDLOCK_RULE_PATH_BENEATH, packed, 0)
+                told.append(rule)
         finally:
             os.close(descriptor)
-    return ruleset
+    return ruleset, tuple(told)
 
 
 def open_in_place(path: str) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sandboxed_python.broker.serve import Broker
     from sandboxed_python.launch.guard import Guard
+    from sandboxed_python.plan.model import PathRule
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -39,17 +40,23 @@ class Session:
         listener: descriptor of the child's notifications, or -1.
         broker: answers them, or None as long as none has come.
         guard: ends what is left when this process can't.
+        rules: what Landlock was told of.
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, rules: tuple[PathRule, ...] = ()) -> None:
         """Block the signals that will be passed on, and open the channel.
+
+        Args:
+            guard: see above.
+            rules: what Landlock was told of.
 
         Raises:
             KernelError: no descriptors left.
         """
         self.guard = guard
+        self.rules = rules
         self.supervisor = os.getpid()
         self.pid = 0
         self.listener = -1

@@ -54,7 +54,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
             else None
         )
         cut_capabilities(plan.keep_capabilities)
-        session = Session(Guard(plan))
+        session = Session(Guard(plan), prepared.rules)
         in_child = session.fork()
     except OSError as error:
         raise LaunchError(str(error)) from error

@@ -95,7 +95,7 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     from sandboxed_python.broker.serve import Broker
 
     # The child's parent-death signal is lost with its ids: they change only when there is a guard.
-    session.broker = Broker(session.listener, plan, session.pid, session.guard.start)
+    session.broker = Broker(session.listener, plan, session.rules, session.pid, session.guard.start)
     return session.broker
 
 
