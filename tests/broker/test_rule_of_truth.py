@@ -382,7 +382,7 @@ class World:
         if roll < 0.3:
             return folder
         if roll < 0.4:
-            return folder + b"/" + rng.choice((b"missing", *trees.NAMES[:8]))
+            return folder + b"/" + rng.choice((b"missing", *trees.NAMES[:8])) + rng.choice((b"", b"", b"/*"))
         if roll < 0.6:
             name = os.path.basename(some)
             return folder + b"/" + name[: rng.randint(0, len(name))] + b"*"
