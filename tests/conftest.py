@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ from tests import support
 if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
+
+# Whoever runs the tests in the background or under nohup ignores these, and what they start would inherit that.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # Examples take as long as they take on a shared machine; CI draws the same ones every time.
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
