@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import sandboxed_python
 from sandboxed_python.cli.main import HARMLESS
 from tests.launch.plain import confined, other_pythons, plain, plain_python, same
 from tests.support import execute, installed
@@ -448,3 +449,25 @@ def test_a_variable_of_a_newer_python_makes_it_start_again(folder: str, name: st
     ended = execute([plain_python(), program, "--version"], env={name: "1"})
     assert ended.code == 0, ended.said
     assert ended.stdout.startswith(f"{starts}sandboxed-python "), ended.said
+
+
+def test_nothing_is_loaded_late_where_the_program_may_change_it(folder: str) -> None:
+    """With ``--allow-writable-runtime``, what the supervisor may need is in memory before the program starts."""
+    code = """
+import sys
+from sandboxed_python.cli import main
+def stop(plan, baseline):
+    print(*[name for name in NEEDED if name not in sys.modules])
+    sys.exit()
+main.start = stop
+NEEDED = ["sandboxed_python." + name for name in sys.argv.pop(1).split()] + ["psutil", "resource"]
+main.main(frozenset(sys.modules))
+"""
+    rooms = os.path.join(os.path.dirname(sandboxed_python.__file__), "broker")
+    names = [f"broker.{name[:-3]}" for name in os.listdir(rooms) if name.endswith(".py") and name != "__init__.py"]
+    program = write(f"{folder}/late.py", code)
+    words = ["--permission", "-c", "pass"]
+    ended = execute([plain_python(), program, " ".join(names), "--allow-writable-runtime", *words])
+    assert (ended.code, ended.stdout) == (0, "\n"), ended.said
+    twin = execute([plain_python(), program, " ".join(names), *words])
+    assert "sandboxed_python.broker.calls_socket" in twin.stdout, twin.said

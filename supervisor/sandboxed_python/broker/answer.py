@@ -52,7 +52,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 
 def load(names: Iterable[str]) -> dict[int, tuple[str, Handler]]:
-    """Import the handlers of these calls; before the child starts, so that no code is loaded while it runs.
+    """Import the handlers of these calls.
 
     Args:
         names: of system calls; those that this machine lacks are left out.

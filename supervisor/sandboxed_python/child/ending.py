@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from sandboxed_python.child.hook import Judge
 
+# The originals: the program may put others in their places.
+_type, _len = type, len
+_exit = os._exit
+_callbacks, _threads = atexit._ncallbacks, _thread._count
+_get_objects, _gettrace, _getprofile = gc.get_objects, sys.gettrace, sys.getprofile
 # How many objects of a program are looked at: with more of them the clean-up is a small part of its time.
 _FEW = 2000
 # What can be dropped unseen: containers (what they hold is looked at by itself, or has no clean-up) and functions.
@@ -62,14 +67,15 @@ class Ending:
         Args:
             judge: the hook's; it knows of audit hooks that the program has added.
         """
-        if (judge is None or not judge.heard) and self._plain and self._nothing_left():
-            try:
-                for stream in self._own[1:]:
-                    if stream is not None:
-                        stream.flush()
-            except Exception:  # a full disk, a closed stream: the clean-up tells it as plain python does
+        try:
+            if not self._plain or (judge is not None and judge.heard) or not self._nothing_left():
                 return
-            os._exit(0)
+            for stream in self._own[1:]:
+                if stream is not None:
+                    stream.flush()
+        except Exception:  # a full disk, a closed stream, a name taken away: the clean-up tells it as plain python does
+            return
+        _exit(0)
 
     def _nothing_left(self) -> bool:
         return (
@@ -77,24 +83,24 @@ class Ending:
             and "PYTHONINSPECT" not in os.environ
             and self._baseline.issuperset(sys.modules.keys() - {"__main__", "atexit"})
             and (sys.stdin, sys.stdout, sys.stderr) == self._own == (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-            and sys.gettrace() is None
-            and sys.getprofile() is None
-            and atexit._ncallbacks() == 0
-            and _thread._count() == 0
+            and _gettrace() is None
+            and _getprofile() is None
+            and _callbacks() == 0
+            and _threads() == 0
             and not gc.callbacks
             and self._harmless()
         )
 
     def _harmless(self) -> bool:
-        objects = gc.get_objects()
-        if len(objects) > _FEW:
+        objects = _get_objects()
+        if _len(objects) > _FEW:
             return False
         main = sys.modules.get("__main__")
-        if type(main) is not type(sys):
+        if _type(main) is not _type(sys):
             return False
         # A loop: a generator expression would bring objects of its own.
         for thing in objects:  # noqa: SIM110
-            if type(thing) not in _HARMLESS and thing is not main:
+            if _type(thing) not in _HARMLESS and thing is not main:
                 return False
         return True
 

@@ -22,7 +22,7 @@ from sandboxed_python.kernel import process
 from sandboxed_python.kernel.probe import probe
 from sandboxed_python.launch.exits import CODE, end_as
 from sandboxed_python.launch.start import start
-from sandboxed_python.launch.supervise import supervise
+from sandboxed_python.launch.supervise import load_broker, supervise
 from sandboxed_python.plan.build import build
 from sandboxed_python.plan.runtime import this_runtime
 from sandboxed_python.policy.patterns import OSLookup, literal_grant
@@ -105,6 +105,8 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
         plain_python(command.target)
     plan = make_plan(policy, command.target, cwd, scripts)
     warn(policy, plan)
+    if plan.policy.writable_runtime:
+        load_broker(everything=True)  # while the program can't have changed the files yet
     process.become_subreaper()
     session = start(plan, baseline)
     if session is not None:

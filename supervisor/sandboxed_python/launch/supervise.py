@@ -47,8 +47,8 @@ def supervise(session: Session, plan: Plan) -> int:
     """
     poller = session.poller
     events = poller.events
-    if plan.notify_parts and (plan.way == "exec" or plan.policy.writable_runtime):
-        _load_broker()  # it is asked at once; or its files may change
+    if plan.notify_parts and plan.way == "exec":
+        load_broker()  # it is asked at once
     patience = -1
     while session.status is None:
         waiting = session.broker is None and session.listener >= 0
@@ -76,9 +76,22 @@ def supervise(session: Session, plan: Plan) -> int:
     return session.status
 
 
-def _load_broker() -> None:
+def load_broker(*, everything: bool = False) -> None:
+    """Load the broker's modules.
+
+    Args:
+        everything: also what only some calls or ends need, so that no file is looked at any more.
+    """
     image.load("watch")
-    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
+
+    if everything:
+        import resource  # noqa: F401
+
+        import psutil  # noqa: F401
+
+        from sandboxed_python.broker.answer import load_all
+
+        load_all()
 
 
 def _close_listener(session: Session) -> None:
@@ -91,7 +104,7 @@ def _close_listener(session: Session) -> None:
 
 
 def _open_broker(session: Session, plan: Plan) -> Broker:
-    _load_broker()
+    load_broker()
     from sandboxed_python.broker.serve import Broker
 
     # The child's parent-death signal is lost with its ids: they change only when there is a guard.
