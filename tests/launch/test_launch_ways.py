@@ -451,11 +451,15 @@ def test_a_variable_of_a_newer_python_makes_it_start_again(folder: str, name: st
     assert ended.stdout.startswith(f"{starts}sandboxed-python "), ended.said
 
 
-def test_nothing_is_loaded_late_where_the_program_may_change_it(folder: str) -> None:
+@pytest.mark.parametrize("images", ["as they are", "none"])
+def test_nothing_is_loaded_late_where_the_program_may_change_it(folder: str, images: str) -> None:
     """With ``--allow-writable-runtime``, what the supervisor may need is in memory before the program starts."""
     code = """
 import sys
+from sandboxed_python import image
 from sandboxed_python.cli import main
+if sys.argv.pop(1) == "none":
+    image.load = lambda part: None
 def stop(plan, baseline):
     print(*[name for name in NEEDED if name not in sys.modules])
     sys.exit()
@@ -467,7 +471,7 @@ main.main(frozenset(sys.modules))
     names = [f"broker.{name[:-3]}" for name in os.listdir(rooms) if name.endswith(".py") and name != "__init__.py"]
     program = write(f"{folder}/late.py", code)
     words = ["--permission", "-c", "pass"]
-    ended = execute([plain_python(), program, " ".join(names), "--allow-writable-runtime", *words])
+    ended = execute([plain_python(), program, images, " ".join(names), "--allow-writable-runtime", *words])
     assert (ended.code, ended.stdout) == (0, "\n"), ended.said
-    twin = execute([plain_python(), program, " ".join(names), *words])
+    twin = execute([plain_python(), program, images, " ".join(names), *words])
     assert "sandboxed_python.broker.calls_socket" in twin.stdout, twin.said

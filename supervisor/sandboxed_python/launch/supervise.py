@@ -83,6 +83,7 @@ def load_broker(*, everything: bool = False) -> None:
         everything: also what only some calls or ends need, so that no file is looked at any more.
     """
     image.load("watch")
+    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
 
     if everything:
         import resource  # noqa: F401
