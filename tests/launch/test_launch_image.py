@@ -47,3 +47,27 @@ def test_nobody_else_may_write_the_image(cache: pathlib.Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(cache: pathlib.Path) -> None:
     run(cache, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))")
     assert list(cache.glob("*.image*")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [(["-c", "pass"], ("start",)), (["--allow-fs-read=/etc/hostname", "-c", "pass"], ("start", "grants"))],
+)
+def test_a_start_needs_what_its_image_holds_and_no_more(words: list[str], parts: tuple[str, ...]) -> None:
+    """What isn't in the image is looked for, checked and unmarshalled by itself, at each start."""
+    code = """
+import sys
+from sandboxed_python import image
+from sandboxed_python.cli import main
+image.load = lambda part: None
+def stop(plan, baseline):
+    print(*[name.partition(".")[2] for name in sys.modules if name.partition(".")[0] == "sandboxed_python"], sep=",")
+    sys.exit()
+main.start = stop
+sys.argv[1:] = ["--permission", *sys.argv[1:]]
+main.main(frozenset(sys.modules))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", code, *words], check=True, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    assert sorted(ended.stdout.strip().split(",")) == sorted(name for part in parts for name in PARTS[part])

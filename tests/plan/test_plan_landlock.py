@@ -13,9 +13,8 @@ from sandboxed_python.kernel import landlock
 from sandboxed_python.kernel.landlock import EXECUTE, IOCTL_DEV, READ, WRITE, WRITE_FILE
 from sandboxed_python.plan.build import NEEDED_ABI
 from sandboxed_python.plan.landlock import around, path_rules
-from sandboxed_python.plan.mounts import within
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, Policy, is_broad
-from sandboxed_python.policy.patterns import Grant
+from sandboxed_python.policy.patterns import Grant, within
 
 if TYPE_CHECKING:
     import pathlib

@@ -11,8 +11,8 @@ import os
 from sandboxed_python.kernel import landlock
 from sandboxed_python.plan.implicit import ENTRY, INTERPRETER
 from sandboxed_python.plan.model import PathRule
-from sandboxed_python.plan.mounts import within
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
+from sandboxed_python.policy.patterns import within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.policy.model import KERNEL_TREES
+from sandboxed_python.policy.patterns import within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ KERNEL_FILE_SYSTEMS = frozenset(
         b"bpf", b"efivarfs", b"pstore", b"binfmt_misc", b"selinuxfs", b"fusectl", b"nsfs", b"resctrl",
     )
 )  # fmt: skip
-
-
-def within(path: str, tree: str) -> bool:
-    """Tell whether a path is a tree or lies in it."""
-    return tree in (path, "/") or path.startswith(tree + "/")
 
 
 def read_mounts(source: str = "/proc/self/mountinfo") -> Mounts:

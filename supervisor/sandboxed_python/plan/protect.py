@@ -9,9 +9,9 @@ import os
 
 from sandboxed_python.errors import PolicyError
 from sandboxed_python.plan.implicit import ENTRY, LIBRARY_TREES, PROGRAM_TREES
-from sandboxed_python.plan.mounts import read_mounts, within
+from sandboxed_python.plan.mounts import read_mounts
 from sandboxed_python.policy.model import KERNEL_TREES, is_broad
-from sandboxed_python.policy.patterns import Matcher, resolve
+from sandboxed_python.policy.patterns import Matcher, resolve, within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

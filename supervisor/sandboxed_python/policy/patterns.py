@@ -149,6 +149,11 @@ def resolve(path: str, cwd: str, readlink: Callable[[str], str], follow_last: bo
     return done or "/"
 
 
+def within(path: str, tree: str) -> bool:
+    """Tell whether a path (absolute, normalized) is a tree or lies in it."""
+    return tree in (path, "/") or path.startswith(tree + "/")
+
+
 def split_commas(value: str, origin: str = "") -> list[str]:
     r"""Split a flag's value at its commas; ``\,`` is a literal comma, any other backslash is itself.
 
