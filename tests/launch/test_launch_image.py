@@ -71,3 +71,37 @@ main.main(frozenset(sys.modules))
         [sys.executable, "-I", "-c", code, *words], check=True, timeout=60, stdout=subprocess.PIPE, text=True
     )
     assert sorted(ended.stdout.strip().split(",")) == sorted(name for part in parts for name in PARTS[part])
+
+
+def test_tracebacks_from_the_image_name_the_right_lines(cache: pathlib.Path) -> None:
+    """Columns are left out of an image; each instruction still has its line."""
+    code = """
+from sandboxed_python import image
+def walk(one, other):
+    assert one.co_code == other.co_code and one.co_firstlineno == other.co_firstlineno
+    assert [line for *_, line in spread(one)] == [line for *_, line in spread(other)], one
+    count = 1
+    for first, second in zip(one.co_consts, other.co_consts, strict=True):
+        if hasattr(first, "co_code"):
+            count += walk(first, second)
+    return count
+def spread(code):
+    return [(at, line) for start, end, line in code.co_lines() for at in range(start, end, 2)]
+import ast
+plain = compile(ast.parse(open(image.__file__).read()), "x", "exec", 0, True, 2)
+narrow = image._without_columns
+print(walk(plain, narrow(plain)), len(narrow(plain).co_linetable) < len(plain.co_linetable))
+"""
+    if sys.version_info < (3, 11):
+        pytest.skip(f"needs an interpreter that notes columns (3.11); found {sys.version_info[:2]}")
+    run(cache, "")
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys\nsys.path.insert(0, {str(cache.parent.parent)!r})\n{code}"],
+        check=True,
+        timeout=60,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    count, smaller = ended.stdout.split()
+    assert int(count) > 10
+    assert smaller == "True"
