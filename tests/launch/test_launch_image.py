@@ -73,6 +73,7 @@ main.main(frozenset(sys.modules))
     assert sorted(ended.stdout.strip().split(",")) == sorted(name for part in parts for name in PARTS[part])
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs an interpreter that notes columns (3.11)")
 def test_tracebacks_from_the_image_name_the_right_lines(cache: pathlib.Path) -> None:
     """Columns are left out of an image; each instruction still has its line."""
     code = """
@@ -92,8 +93,6 @@ plain = compile(ast.parse(open(image.__file__).read()), "x", "exec", 0, True, 2)
 narrow = image._without_columns
 print(walk(plain, narrow(plain)), len(narrow(plain).co_linetable) < len(plain.co_linetable))
 """
-    if sys.version_info < (3, 11):
-        pytest.skip(f"needs an interpreter that notes columns (3.11); found {sys.version_info[:2]}")
     run(cache, "")
     ended = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys\nsys.path.insert(0, {str(cache.parent.parent)!r})\n{code}"],
