@@ -27,9 +27,9 @@ PARTS = {
     "start": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
-        "kernel.seccomp", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock", "plan.filters",
-        "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine", "child",
-        "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
+        "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
+        "plan.filters", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine",
+        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
         "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "grants": (

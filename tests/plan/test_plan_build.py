@@ -490,6 +490,7 @@ PLANS = st.builds(
     rules=st.lists(st.builds(PathRule, path=TEXT, rights=NUMBERS, optional=st.booleans()), max_size=3).map(tuple),
     static_filter=TEXT,
     notify_parts=TUPLES,
+    fstat_passes=st.booleans(),
     map_gate=st.none() | st.builds(MapGate, trees=TUPLES, files=TUPLES, banned=TUPLES, open_to=TUPLES),
     unset=TUPLES,
     keep_capabilities=NUMBERS,
@@ -507,6 +508,27 @@ def test_a_plan_survives_json_and_marshal(plan: Plan) -> None:
         again = Plan.from_data(back)
         assert again == plan
         assert hash(again) == hash(plan)
+
+
+@pytest.mark.parametrize(
+    ("granted", "machine", "fork", "passes"),
+    [
+        ((), "x86_64", True, True),
+        (("worker", "net", "ffi", "addon"), "x86_64", True, True),
+        (("child",), "x86_64", True, False),
+        (("fs.metadata",), "x86_64", True, False),
+        ((), "x86_64", False, False),
+        ((), "aarch64", True, False),
+    ],
+)
+def test_libcs_fstat_passes_where_its_address_means_an_empty_path_for_ever(
+    world: World, granted: tuple[str, ...], machine: str, *, fork: bool, passes: bool
+) -> None:
+    """Not where other programs have other memory there, nor where it isn't notified anyway."""
+    policy = world.policy(scopes=scopes(*granted))
+    support = SUPPORT.replace(machine=machine)
+    assert plan_of(policy, support=support, fork=fork).fstat_passes is passes
+    assert plan_of(policy.replace(writable_runtime=True), support=support, fork=fork).fstat_passes is False
 
 
 def test_every_field_is_in_the_data(world: World) -> None:

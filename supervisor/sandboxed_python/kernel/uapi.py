@@ -20,6 +20,7 @@ SYSCALLS = {
     "capget": (125, 90),
     "capset": (126, 91),
     "openat2": (437, 437),
+    "mseal": (462, 462),
     "faccessat2": (439, 439),
     "execveat": (322, 281),
     "fchmodat2": (452, 452),
@@ -240,5 +241,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_NO_SYMLINKS = 0x04
 RENAME_WHITEOUT = 4
 UTIME_OMIT = (1 << 30) - 2
+# ioctl(2) on /proc/PID/maps (linux/fs.h, Linux 6.11).
+PROCMAP_QUERY = 0xC0686611  # struct procmap_query, 104 bytes
+PROCMAP_QUERY_VMA_READABLE, PROCMAP_QUERY_VMA_WRITABLE, PROCMAP_QUERY_VMA_SHARED = 1, 2, 8
 PROC_SUPER_MAGIC = 0x9FA0
 PROC_ROOT_INO = 1

@@ -9,7 +9,7 @@ import errno
 import os
 
 from sandboxed_python.errors import KernelError, LaunchError
-from sandboxed_python.kernel import landlock, process, seccomp, uapi
+from sandboxed_python.kernel import fstat, landlock, process, seccomp, uapi
 from sandboxed_python.kernel.calls import close_range, send_descriptor, syscall
 from sandboxed_python.plan.filters import load, notify_variant
 
@@ -119,15 +119,19 @@ def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, .
         step = "environment"
         for name in plan.unset:
             os.environ.pop(name, None)
+        step = "fstat"
+        notify_filter = prepared.notify_filter
+        if plan.fstat_passes and (address := fstat.seal_empty_path()):
+            notify_filter = fstat.pass_fstat(notify_filter, address)
         step = "no_new_privs"
         process.set_no_new_privs()
         if prepared.ruleset >= 0:
             step = "Landlock"
             syscall("landlock_restrict_self", prepared.ruleset, 0)
             os.close(prepared.ruleset)
-        if prepared.notify_filter:
+        if notify_filter:
             step = "seccomp notifications"
-            listener = seccomp.load_notifying_filter(prepared.notify_filter)
+            listener = seccomp.load_notifying_filter(notify_filter)
             send_descriptor(session.channel, listener, b"L")
             os.close(listener)
         if prepared.static_filter:

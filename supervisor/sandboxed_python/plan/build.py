@@ -100,6 +100,7 @@ def build(  # noqa: PLR0913
         rules=rules,
         static_filter=variant(filter_scopes(policy), exec_way=not fork) if support.seccomp else "",
         notify_parts=parts,
+        fstat_passes=fork and fstat_can_pass(policy, support.machine) and "stat" in parts,
         map_gate=gate,
         unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))),
         keep_capabilities=keep_capabilities,
@@ -132,6 +133,14 @@ def notify_parts(policy: Policy, *, mapped: bool, fork: bool) -> tuple[str, ...]
     if policy.granted("net"):
         parts.append("unix")
     return tuple(sorted(parts))
+
+
+def fstat_can_pass(policy: Policy, machine: str) -> bool:
+    """Tell whether the address of libc's empty path means an empty path for as long as the job lives.
+
+    Programs that the job starts have their own memory there, and who may write libc's file may change it in memory.
+    """
+    return machine == "x86_64" and not policy.granted("child") and not policy.writable_runtime
 
 
 def _replaceable(grant: Grant, policy: Policy) -> bool:

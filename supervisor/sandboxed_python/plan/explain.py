@@ -117,6 +117,10 @@ def _mechanisms(plan: Plan) -> list[str]:
     for part in plan.notify_parts:
         calls = ", ".join(dict.fromkeys(name for name, _checks in NOTIFY_PARTS[part]))
         lines.append(f"seccomp notification, answered by the supervisor: {calls}: {PART_REASONS[part]}")
+    if plan.fstat_passes:
+        lines.append(
+            "of these, libc's fstat(descriptor) passes: it makes it by newfstatat with an empty path, which is sealed"
+        )
     lines.append("no_new_privs: set-id programs gain nothing")
     kept = [name for number, name in enumerate(uapi.CAPABILITIES) if plan.keep_capabilities >> number & 1]
     lines.append(f"capabilities, when root: only {', '.join(kept)} of {len(uapi.CAPABILITIES)} are kept")

@@ -78,6 +78,7 @@ class Plan(Frozen):
         rules: the Landlock rules.
         static_filter: name of the static seccomp filter; "": none (only with ``--best-effort``).
         notify_parts: names of the notifying filter's parts; empty: no broker.
+        fstat_passes: libc's fstat() isn't notified where it is a newfstatat(2) (``kernel.fstat``).
         map_gate: which files may be mapped executable; None: no gate.
         unset: names of environment variables that the child does not get.
         keep_capabilities: bit mask of the capabilities that root keeps.
@@ -93,6 +94,7 @@ class Plan(Frozen):
     rules: tuple[PathRule, ...]
     static_filter: str
     notify_parts: tuple[str, ...]
+    fstat_passes: bool
     map_gate: MapGate | None
     unset: tuple[str, ...]
     keep_capabilities: int
