@@ -36,9 +36,9 @@ PARTS = {
         "plan.mounts", "plan.protect",
     ),
     "watch": (
-        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",
-        "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change", "broker.calls_names",
-        "broker.calls_open", "broker.gate", "broker.serve",
+        "kernel.notify", "record", "record.wire", "broker", "broker.request", "broker.remote", "broker.paths",
+        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change",
+        "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))

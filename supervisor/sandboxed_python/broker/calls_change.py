@@ -18,6 +18,7 @@ from sandboxed_python.broker.paths import BY_DESCRIPTOR, PATH_FLAGS, Place, find
 from sandboxed_python.broker.remote import status_flags
 from sandboxed_python.broker.request import DENIED, DONE, Answer, DeniedError, failure, int32, real_path
 from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.record.wire import WIRE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,7 +263,11 @@ def lsetxattr(request: Request) -> Answer:
 
 
 def fsetxattr(request: Request) -> Answer:
-    """fsetxattr(2), judged by the file. Races: see the module."""
+    """fsetxattr(2), judged by the file; on the wire, a message to the supervisor. Races: see the module."""
+    if request.arguments[0] & 0xFFFFFFFF == WIRE:
+        from sandboxed_python.broker.control import message
+
+        return message(request)
     return _by_descriptor(request, request.arguments[0], _setting(request))
 
 

@@ -83,13 +83,14 @@ def load_broker(*, everything: bool = False) -> None:
         everything: also what only some calls or ends need, so that no file is looked at any more.
     """
     image.load("watch")
-    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
+    import sandboxed_python.broker.serve  # where there is no image
 
     if everything:
         import resource  # noqa: F401
 
         import psutil  # noqa: F401
 
+        import sandboxed_python.broker.control
         from sandboxed_python.broker.answer import load_all
 
         load_all()
