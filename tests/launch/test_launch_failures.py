@@ -227,10 +227,10 @@ def test_a_ruleset_names_the_path_that_fails(tmp_path: pathlib.Path) -> None:
         PathRule(path=str(tmp_path / "loop"), rights=everything, optional=True),
         PathRule(path=str(tmp_path), rights=0),
     )
-    os.close(make_ruleset(plan.replace(rules=fine))[0])
+    os.close(make_ruleset(plan.ruleset, plan.abi, fine)[0])
     before = os.listdir("/proc/self/fd")
     with pytest.raises(LaunchError, match=r"grant of '.*/loop': Too many levels of symbolic links"):
-        make_ruleset(plan.replace(rules=(PathRule(path=str(tmp_path / "loop"), rights=1),)))
+        make_ruleset(plan.ruleset, plan.abi, (PathRule(path=str(tmp_path / "loop"), rights=1),))
     del before
 
 

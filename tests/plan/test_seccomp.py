@@ -32,7 +32,7 @@ ONES: Args = (REGISTER,) * 6
 HIGH = 0xDEADBEEF << 32
 
 NAMES = tuple(seccomp.shipped())
-STATIC = tuple(name for name in NAMES if not name.startswith(filters.NOTIFY))
+STATIC = tuple(name for name in NAMES if not name.startswith((filters.NOTIFY, filters.NO_MAP)))
 NOTIFYING = tuple(name for name in NAMES if name.startswith(filters.NOTIFY))
 FULLEST = "child+worker+net+inspector+exec-memory"
 
@@ -244,6 +244,31 @@ def test_every_row_from_both_sides(name: str, machine: str) -> None:
         if number(call.name, machine) >= 0:
             for args in interesting(call):
                 assert answer(name, machine, call.name, args) == by_table(name, call, args), (call.name, args)
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_no_map_refuses_code_from_files_and_nothing_else(machine: str) -> None:
+    execute, anonymous = uapi.PROT_EXEC, uapi.MAP_ANONYMOUS
+    for protection, flags, expected in (
+        (execute, uapi.MAP_PRIVATE, EACCES),
+        (execute | uapi.PROT_READ | HIGH, uapi.MAP_SHARED | HIGH, EACCES),
+        (uapi.PROT_READ, uapi.MAP_PRIVATE, ALLOW),
+        (execute, uapi.MAP_PRIVATE | anonymous, ALLOW),  # the static filter's
+    ):
+        assert answer(filters.NO_MAP, machine, "mmap", (0, 4096, protection, flags, 3, 0)) == expected
+    assert answer(filters.NO_MAP, machine, "execve", ONES) == ALLOW
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+@pytest.mark.parametrize("name", ["base", "child+worker+net+inspector+exec-memory"])
+def test_the_supervisors_mark_is_out_of_reach(name: str, machine: str) -> None:
+    """Every limit can be set but the one, whatever is in the half of the register that the kernel ignores."""
+    for limit in range(16):
+        expected = EPERM if limit == uapi.RLIMIT_LOCKS else ALLOW
+        for noise in (0, HIGH):
+            assert answer(name, machine, "prlimit64", (0, limit | noise, 8, 8, 0, 0)) == expected
+            assert answer(name, machine, "prlimit64", (0, limit | noise, 0, 8, 0, 0)) == ALLOW
+            assert answer(name, machine, "setrlimit", (limit | noise, 8, 0, 0, 0, 0)) == expected
 
 
 CHECKED = [call for call in CALLS if any(rule.checks for rule in call.rules)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-STATIC = tuple(name for name in seccomp.shipped() if not name.startswith(filters.NOTIFY))
+STATIC = tuple(name for name in seccomp.shipped() if not name.startswith((filters.NOTIFY, filters.NO_MAP)))
 
 # argv: filter file, then what to run: a Python program, or with -- a command.
 LOADER = """

@@ -90,6 +90,9 @@ def answer(request: Request, number: int) -> Answer:
         needs = NEEDS.get(request.name)
         if needs is not None:
             request.needs = needs[0]
+        narrowings = request.context.narrowings
+        if narrowings is not None:
+            request.granted = narrowings.of(request.task)
         if request.context.identity == "fixed":
             return handler(request)
         return _as_caller(request, handler)

@@ -44,7 +44,7 @@ def _at_name(request: Request, at: int, address: int, operation: Operation) -> A
     try:
         if not permits_path(request, entry.path):
             return DENIED
-        if operation in (_unlink, _rmdir) and entry.path in request.context.roots:
+        if operation in (_unlink, _rmdir) and entry.path in request.granted.roots:
             return _BUSY
         request.confirm()
         operation(entry)
@@ -140,7 +140,7 @@ def _symlink(request: Request, text: int, at: int, address: int) -> Answer:
         return failure(errno.ENOENT)
 
     def make(entry: Entry) -> None:
-        if entry.path in request.context.named:
+        if entry.path in request.granted.named:
             raise DeniedError
         os.symlink(target, entry.name, dir_fd=entry.folder)
 
@@ -183,10 +183,10 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
         try:
             if not permits_path(request, target.path):
                 return DENIED
-            if {source.path, target.path} & request.context.roots:
+            if {source.path, target.path} & request.granted.roots:
                 return _BUSY
             moved = (source, target) if exchange else (source,)
-            if {source.path, target.path} & request.context.named and any(_is(entry, _S_IFLNK) for entry in moved):
+            if {source.path, target.path} & request.granted.named and any(_is(entry, _S_IFLNK) for entry in moved):
                 return DENIED
             if any(_is(entry, _S_IFDIR) and not whole_tree(request, entry.path) for entry in moved):
                 return failure(errno.EXDEV)
@@ -257,7 +257,7 @@ def _link(request: Request, old: Where, new: Where, flags: int) -> Answer:
                 return DENIED
             if target.name == b"/":
                 return failure(errno.EEXIST)
-            if target.path in request.context.named and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
+            if target.path in request.granted.named and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
                 return DENIED
             request.confirm()
             notify.link(source.descriptor, target.folder, target.name)

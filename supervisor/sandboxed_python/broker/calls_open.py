@@ -80,9 +80,9 @@ def _handed(descriptor: int, flags: int) -> Answer:
 
 def _kernel_decides(request: Request, path: str) -> bool:
     """Tell whether Landlock alone lets the file be opened for what is needed."""
-    context = request.context
-    return ("read" not in request.needs or context.kernel_reads(path)) and (
-        "write" not in request.needs or context.kernel_writes(path)
+    granted = request.granted
+    return ("read" not in request.needs or granted.kernel_reads(path)) and (
+        "write" not in request.needs or granted.kernel_writes(path)
     )
 
 

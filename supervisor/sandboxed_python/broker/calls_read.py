@@ -120,7 +120,7 @@ def _access(request: Request, at: int, address: int, mode: int, flags: int) -> A
                 return DENIED
             # The answer is what a following open would meet: that needs the grant as well as the file's permission.
             request.needs = (*(("write",) if mode & os.W_OK else ()), *(("read",) if mode & os.R_OK else ()))
-            if not request.context.policy.granted("fs.metadata") and not permits(request, place):
+            if not request.granted.policy.granted("fs.metadata") and not permits(request, place):
                 return DENIED
         number = notify.faccess(place.descriptor, mode, flags & uapi.AT_EACCESS)
         return failure(number) if number else DONE
@@ -214,7 +214,7 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
             return failure(errno.ERANGE)
     place = _find(request, _CWD, address, follow)
     try:
-        checks = request.context.checks
+        checks = request.granted.checks
         if not checks["read"](place.path) and checks["stat"](place.path):
             return _NO_ATTRIBUTES
         if not permits(request, place):

@@ -67,7 +67,7 @@ def permits(request: Request, place: Place) -> bool:
 
 def permits_path(request: Request, path: str) -> bool:
     """Tell whether a path, links resolved, has what ``request.needs``."""
-    checks = request.context.checks
+    checks = request.granted.checks
     for need in request.needs:
         if not checks[need](path) and not _own_proc(request, need, path):
             denied = request.context.on_denied
@@ -83,7 +83,7 @@ def _own_proc(request: Request, need: str, path: str) -> bool:
     first, _slash, rest = path[6:].partition("/")
     if first not in (str(request.task), str(thread_group(request))):
         return False
-    return request.context.checks[need](f"/proc/self/{rest}" if rest else "/proc/self")
+    return request.granted.checks[need](f"/proc/self/{rest}" if rest else "/proc/self")
 
 
 def _permits_nameless(request: Request, place: Place) -> bool:
@@ -115,7 +115,7 @@ def judge_stop(request: Request, stop: StoppedError) -> Answer:
         return failure(number)
     rest = [os.fsdecode(name) for name in stop.rest.split(b"/") if name and name != b"."]
     if ".." in rest:
-        may_know = request.context.checks["stat"](stop.path) or permits_path(request, stop.path)
+        may_know = request.granted.checks["stat"](stop.path) or permits_path(request, stop.path)
     else:
         path = stop.path
         for name in rest:
@@ -131,7 +131,7 @@ def whole_tree(request: Request, path: str) -> bool:
     gains nothing by moving. What lies in a directory moves with it; so the directory must be granted whole, or what it
     holds could gain rights. Otherwise EXDEV, which makes programs copy, as with Landlock.
     """
-    policy = request.context.policy
+    policy = request.granted.policy
     for name in _PROBES:
         inner = below(path, name)
         if not (policy.readable(inner) and policy.writable(inner)):

@@ -13,14 +13,18 @@ from sandboxed_python.kernel.calls import Char, addressof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from sandboxed_python.broker.datagrams import Sender
+    from sandboxed_python.broker.narrow import Narrowings
+    from sandboxed_python.plan.model import MapGate, PathRule, Plan
     from sandboxed_python.policy.model import Policy
 
     Key = TypeVar("Key")
     Value = TypeVar("Value")
+    Restrict = Callable[[Policy, bool], tuple[int, tuple[PathRule, ...]]]
+    """Makes a Landlock ruleset of a policy, which scopes signals and sockets or not; returns it with its rules."""
     Handler = Callable[["Request"], "Answer"]
     """Does the work of one call and says what to answer. It may raise OSError (the errno is answered, so only after the
     judgement), Stopped, Denied or Gone; anything else is answered as a denial."""
@@ -102,8 +106,50 @@ def failure(number: int) -> Answer:
 
 
 def no(_path: str) -> bool:
-    """Say no: the default of ``Context.kernel_reads`` and ``Context.kernel_writes``."""
+    """Say no: the default of ``Granted.kernel_reads`` and ``Granted.kernel_writes``."""
     return False
+
+
+def rule_places(rules: Iterable[PathRule], right: int) -> Callable[[str], bool]:
+    """Return a function that tells whether Landlock's rules give a right to the file at a path.
+
+    Only what lies in a tree counts: the file that a rule of its own is tied to may have been replaced meanwhile.
+    """
+    below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in rules if rule.rights & right])
+    return lambda path: path.startswith(below)
+
+
+class Granted:
+    """What a policy means to the answers.
+
+    Attributes:
+        policy: the policy.
+        checks: need -> the policy's question.
+        roots: the granted directories themselves: they can't be removed or moved, like mount points.
+        named: every path that a grant names: no link may be put there, or the next run would be granted what it names.
+        kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
+        kernel_writes: likewise for writing and creating.
+        gate: which files may be mapped executable, where the supervisor is asked; see ``gate``.
+    """
+
+    __slots__ = ("checks", "gate", "kernel_reads", "kernel_writes", "named", "policy", "roots")
+
+    def __init__(
+        self,
+        policy: Policy,
+        kernel_reads: Callable[[str], bool] = no,
+        kernel_writes: Callable[[str], bool] = no,
+        gate: MapGate | None = None,
+    ) -> None:
+        self.policy = policy
+        self.kernel_reads = kernel_reads
+        self.kernel_writes = kernel_writes
+        self.gate = gate
+        given = [grant for layer in policy.layers for grant in (*layer.read, *layer.write) if not grant.implicit]
+        self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
+        self.named = frozenset([path for grant in given for path in grant.exact])
+        read = policy.reader.matches if policy.within is None else policy.readable
+        self.checks = {"read": read, "write": policy.writable, "stat": policy.statable}
 
 
 class Context:
@@ -111,12 +157,13 @@ class Context:
 
     Attributes:
         listener: the notifying filter's descriptor.
-        policy: what is granted; assign to it to change it (``drop``).
+        granted: what is granted to the whole tree.
+        narrowings: what single processes have given up; None as long as none has.
+        plan: what is enforced, for what a narrowing needs of it; None: nobody can narrow anything.
+        restrict: makes a Landlock ruleset for a narrowed policy; see ``narrow``.
         child: pid of the tree's first process.
         landlock: the tasks are in a Landlock domain that handles every right to files' contents, so that an open which
             is let through is judged there again.
-        kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
-        kernel_writes: likewise for writing and creating.
         identity: ``"fixed"`` while no task can have changed its ids or capabilities, else ``"unknown"``: then they are
             looked at for every call. The identity calls' handlers switch to ``"unknown"``; ``identity.at_first`` tells
             what to start with.
@@ -124,9 +171,6 @@ class Context:
         on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.
-        checks: need -> the policy's question.
-        roots: the granted directories themselves: they can't be removed or moved, like mount points.
-        named: every path that a grant names: no link may be put there, or the next run would be granted what it names.
         reachable: (device, inode) of directories known to be where their path says.
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
@@ -139,9 +183,9 @@ class Context:
     """
 
     __slots__ = (
-        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "held", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "named", "on_change", "on_denied", "on_error", "processors",
-        "reachable", "rooted", "roots", "sockets", "straight",
+        "abstract", "bound", "child", "datagrams", "granted", "handlers", "held", "identity", "landlock", "listener",
+        "narrowings", "on_change", "on_denied", "on_error", "plan", "processors", "reachable", "restrict", "rooted",
+        "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -153,17 +197,20 @@ class Context:
         landlock: bool = False,
         kernel_reads: Callable[[str], bool] = no,
         kernel_writes: Callable[[str], bool] = no,
+        plan: Plan | None = None,
+        restrict: Restrict | None = None,
         identity: str = "unknown",
         on_change: Callable[[], None] | None = None,
         on_denied: Callable[[Request, str, str], bool] | None = None,
         on_error: Callable[[Request, Exception], None] | None = None,
     ) -> None:
         self.listener = listener
-        self.policy = policy
+        self.granted = Granted(policy, kernel_reads, kernel_writes, plan.map_gate if plan else None)
+        self.narrowings: Narrowings | None = None
+        self.plan = plan
+        self.restrict = restrict
         self.child = child
         self.landlock = landlock
-        self.kernel_reads = kernel_reads
-        self.kernel_writes = kernel_writes
         self.identity = identity
         self.on_change = on_change
         self.on_denied = on_denied
@@ -178,19 +225,6 @@ class Context:
         self.abstract: dict[bytes, None] = {}
         self.bound: dict[int, bytes] = {}
         self.processors: set[int] = set()
-
-    @property
-    def policy(self) -> Policy:
-        """What is granted."""
-        return self._policy
-
-    @policy.setter
-    def policy(self, policy: Policy) -> None:
-        self._policy = policy
-        given = [grant for grant in (*policy.read, *policy.write) if not grant.implicit]
-        self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
-        self.named = frozenset([path for grant in given for path in grant.exact])
-        self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
 
 
 REMEMBERED = 65536
@@ -219,6 +253,7 @@ class Request:
 
     Attributes:
         context: what to judge and act by.
+        granted: what the caller's process is granted.
         id: the kernel's cookie.
         task: thread id of the caller.
         arguments: the six registers, unsigned.
@@ -229,10 +264,11 @@ class Request:
         status: lines of ``/proc/<task>/status`` once they were read.
     """
 
-    __slots__ = ("arguments", "context", "id", "name", "needs", "resource", "status", "stranger", "task")
+    __slots__ = ("arguments", "context", "granted", "id", "name", "needs", "resource", "status", "stranger", "task")
 
     def __init__(self, context: Context, cookie: int, task: int, arguments: list[int] | tuple[int, ...]) -> None:
         self.context = context
+        self.granted = context.granted
         self.id = cookie
         self.task = task
         self.arguments = arguments

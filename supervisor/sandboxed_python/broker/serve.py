@@ -11,14 +11,14 @@ import os
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
 from sandboxed_python.broker.identity import at_first
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, roam
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, roam, rule_places
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandboxed_python.broker.request import Handler
+    from sandboxed_python.broker.request import Handler, Restrict
     from sandboxed_python.plan.model import PathRule, Plan
 
 
@@ -83,8 +83,15 @@ class Broker:
     Law: whatever goes wrong, the answer is a denial.
     """
 
-    def __init__(
-        self, listener: int, plan: Plan, rules: tuple[PathRule, ...], first: int, on_change: Callable[[], None]
+    def __init__(  # noqa: PLR0913
+        self,
+        listener: int,
+        plan: Plan,
+        rules: tuple[PathRule, ...],
+        first: int,
+        *,
+        on_change: Callable[[], None],
+        restrict: Restrict,
     ) -> None:
         """Take over the listener.
 
@@ -94,6 +101,7 @@ class Broker:
             rules: those of the plan that Landlock was told of; for the others the answers are given here.
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
             on_change: see ``Context``.
+            restrict: see ``Context``.
         """
         self.plan = plan
         self.troubles = Troubles()
@@ -109,6 +117,8 @@ class Broker:
             landlock=plan.abi >= 3,
             kernel_reads=readable,
             kernel_writes=writable,
+            plan=plan,
+            restrict=restrict,
             identity=at_first(),  # the notified identity calls switch it
             on_change=on_change,
             on_error=self.troubles.tell,
@@ -178,9 +188,9 @@ class Broker:
 
     def _map(self, request: Request) -> Answer:
         """mmap(2) with PROT_EXEC: see ``gate``. Only registers decide, so the kernel may carry it out itself."""
-        gate = self.plan.map_gate
+        gate = request.granted.gate
         descriptor = request.arguments[4] & 0xFFFFFFFF
-        return CONTINUE if gate and may_map(gate, self.plan.policy, request.task, descriptor) else DENIED
+        return CONTINUE if gate and may_map(gate, request.granted.policy, request.task, descriptor) else DENIED
 
     def _exec(self, request: Request) -> Answer:
         """execve(2): the supervisor's own exec of the interpreter; the child runs nobody else's code before it."""
@@ -203,12 +213,3 @@ PART_CALLS = {
     "open": MODULES["calls_open"],
     "unix": MODULES["calls_socket"],
 }
-
-
-def rule_places(rules: tuple[PathRule, ...], right: int) -> Callable[[str], bool]:
-    """Return a function that tells whether Landlock's rules give a right to the file at a path.
-
-    Only what lies in a tree counts: the file that a rule of its own is tied to may have been replaced meanwhile.
-    """
-    below = tuple([rule.path if rule.path == "/" else rule.path + "/" for rule in rules if rule.rights & right])
-    return lambda path: path.startswith(below)

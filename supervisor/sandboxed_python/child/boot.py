@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
 
+    from sandboxed_python.child.hook import KernelSide
     from sandboxed_python.policy.model import Policy
 
 
@@ -37,6 +38,7 @@ class Program:
         guarded: bool,
         baseline: frozenset[str] | None = None,
         compiler: Callable[[bytes, str], CodeType] | None = None,
+        kernel: KernelSide | None = None,
     ) -> None:
         """Look at what will be needed.
 
@@ -47,9 +49,10 @@ class Program:
             guarded: the kernel itself refuses metadata of what isn't granted.
             baseline: in a fork, the modules that a plain interpreter has loaded at this point.
             compiler: see ``runner.Start``.
+            kernel: see ``hook.Hooks``.
         """
-        self.permission = permission.Permission(policy)
-        self.hooks = hook.Hooks(policy, guarded=guarded)
+        self.hooks = hook.Hooks(policy, guarded=guarded, kernel=kernel)
+        self.permission = permission.Permission(policy, self.hooks.narrow)
         self.start = runner.Start(kind, target, read=policy.entrypoint, compiler=compiler)
         self.ending = ending.Ending(baseline) if baseline is not None else None
 

@@ -19,16 +19,23 @@ def _main() -> None:
     isolated = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
     if not isolated:
         del sys.path[0]  # the folder of this script
-    _load_package(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    package = _load_package(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from sandboxed_python.child import boot
     from sandboxed_python.policy.model import Policy
 
-    program = boot.Program(Policy.from_data(data["policy"]), data["kind"], data["target"], guarded=data["guarded"])
+    policy = Policy.from_data(data["policy"])
+    program = boot.Program(
+        policy,
+        data["kind"],
+        data["target"],
+        guarded=data["guarded"],
+        kernel=lambda: __import__(f"{package}.launch.narrow", fromlist=["narrow"]).narrow,
+    )
     boot.run(program, data["argv"], options=data["options"], baseline=_BASELINE)
 
 
-def _load_package(folder: str) -> None:
-    """Import this package from where this file lies, whatever ``sys.path`` would find under its name."""
+def _load_package(folder: str) -> str:
+    """Import this package from where this file lies, whatever ``sys.path`` would find; return its name."""
     name = os.path.basename(folder)
     package = type(sys)(name)
     package.__file__ = f"{folder}/__init__.py"
@@ -36,6 +43,7 @@ def _load_package(folder: str) -> None:
     sys.modules[name] = package
     with open(package.__file__, "rb") as file:
         exec(compile(file.read(), package.__file__, "exec", dont_inherit=True), package.__dict__)
+    return name
 
 
 _main()

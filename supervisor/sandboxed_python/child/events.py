@@ -36,7 +36,7 @@ _CTYPES_OWN = frozenset(("dl_iterate_phdr",))
 
 # What makes subinterpreters. The event of that, cpython.PyInterpreterState_New, isn't raised by every version, and a
 # denial there crashes 3.12.
-_INTERPRETERS = frozenset(("_interpreters", "_xxsubinterpreters"))
+INTERPRETERS = frozenset(("_interpreters", "_xxsubinterpreters"))
 
 _EXCLUSIVE = os.O_CREAT | os.O_EXCL
 _WRITING = os.O_CREAT | os.O_TRUNC
@@ -100,7 +100,7 @@ def _import(judge: Judge, _row: Any, arguments: Any) -> Denial:
     """
     path = arguments[1]
     if path is None:
-        if arguments[0] in _INTERPRETERS:
+        if arguments[0] in INTERPRETERS:
             judge.close_interpreters(arguments[0])
         return None
     path = _fsdecode(path)
@@ -135,9 +135,13 @@ def _dlopen(judge: Judge, _row: Any, arguments: Any) -> Denial:
 
 
 def _dlsym(judge: Judge, _row: Any, arguments: Any) -> Denial:
-    if arguments[1] in _CTYPES_OWN or _is_runtime(judge, getattr(arguments[0], "_name", None)):
+    if arguments[1] in _CTYPES_OWN or judge.preloading or _is_runtime(judge, getattr(arguments[0], "_name", None)):
         return None
     return judge.refusal("ffi")
+
+
+def _handle(judge: Judge, _row: Any, _arguments: Any) -> Denial:
+    return None if judge.preloading else judge.refusal("ffi")
 
 
 def _system(judge: Judge, _row: Any, _arguments: Any) -> Denial:
@@ -246,7 +250,7 @@ EVENTS: dict[str, tuple[str, Callable[[Judge, Any, Any], Denial], Any]] = {
     "sqlite3.load_extension": ("addon", _switch, ("addon", 1)),
     "ctypes.dlopen": ("ffi", _dlopen, None),
     "ctypes.dlsym": ("ffi", _dlsym, None),
-    "ctypes.dlsym/handle": ("ffi", _switch, ("ffi", -1)),
+    "ctypes.dlsym/handle": ("ffi", _handle, None),
     # Telling an address, or the error number, touches no foreign memory; reading from an address does.
     "ctypes.PyObj_FromPtr": ("ffi", _switch, ("ffi", -1)),
     "ctypes.call_function": ("ffi", _switch, ("ffi", -1)),

@@ -18,10 +18,13 @@ from sandboxed_python.policy.patterns import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sandboxed_python.policy.decide import Verdict
     from sandboxed_python.policy.model import Policy
+
+    KernelSide = Callable[[], Callable[[Policy, Policy, Callable[[], None]], None]]
 # The originals: wrap.py replaces what os offers.
 _getcwd = os.getcwd
 _listdir = os.listdir
@@ -47,7 +50,8 @@ class Judge:
         seen: arguments of ``open`` events that were granted; cleared when the current directory changes.
         runtime: what paths of files start with that are granted without a flag.
         own: the folder of the interpreter's own extension modules, as spelled and resolved.
-        preloading: the judge itself is loading libraries.
+        rows: what is asked about events, as ``table``; the hook looks here.
+        preloading: this package itself is loading and calling libraries.
         closing: the judge itself is importing what makes subinterpreters.
         heard: the program has added an audit hook.
     """
@@ -62,6 +66,7 @@ class Judge:
         self.preloaded = self.preloading = self.closing = self.heard = False
         self.own = [path for path in sys.path if path.endswith("/lib-dynload")][:1]
         self.own += [resolve(path, "/", _readlink) for path in self.own]
+        self.rows = self.table()
         self.runtime = tuple(
             [path + "/" for grant in policy.read if grant.implicit and grant.kind == "tree" for path in grant.paths]
         )
@@ -177,6 +182,12 @@ class Judge:
                 resource = str(resource)
         return AccessDeniedError(verdict.permission, resource, verdict.flag)
 
+    def narrow(self, policy: Policy) -> None:
+        """Judge by a narrower policy from now on."""
+        self.policy = policy
+        self.seen.clear()
+        self.rows.update(self.table())
+
     def minds_threads(self) -> bool:
         """Tell whether something is to be done when a thread starts."""
         return not (self.policy.granted("worker") and self.policy.granted("addon"))
@@ -184,13 +195,19 @@ class Judge:
     def thread_denial(self) -> AccessDeniedError | None:
         """Return the error if the policy grants no threads; prepare for the first one otherwise."""
         error = self.refusal("worker")
-        if error is None and not self.preloaded:
-            self.preloaded = self.preloading = True
-            try:
-                preload(self.own[0] if self.own else "")
-            finally:
-                self.preloading = False
+        if error is None:
+            self.load_own()
         return error
+
+    def load_own(self) -> None:
+        """Load the interpreter's own extension modules, once: soon the kernel won't let any be loaded."""
+        if self.preloaded:
+            return
+        already, self.preloaded, self.preloading = self.preloading, True, True
+        try:
+            preload(self.own[0] if self.own else "")
+        finally:
+            self.preloading = already
 
     def close_interpreters(self, name: str) -> None:
         """Import the module that makes subinterpreters, before the program does, to make it refuse."""
@@ -257,15 +274,16 @@ class Hooks:
         judge: judges events.
     """
 
-    def __init__(self, policy: Policy, *, guarded: bool) -> None:
+    def __init__(self, policy: Policy, *, guarded: bool, kernel: KernelSide | None = None) -> None:
         """Make everything: before a fork, it needs no copies of shared pages, and looking at files costs nothing.
 
         Args:
             policy: the effective policy.
             guarded: the kernel itself refuses metadata (stat, access, readlink) of what isn't granted.
+            kernel: loads and returns what has the kernel take something away (``launch.narrow.narrow``).
         """
         self.judge = judge = Judge(policy, guarded=guarded)
-        find = judge.table().get
+        find = judge.rows.get
         seen = judge.seen
         opening = EVENTS["open"]
         raiser = Raiser(judge.slot)
@@ -285,6 +303,7 @@ class Hooks:
 
         self._hooks = hook, raiser.hook
         self._wrappers = wrap.Wrappers(judge, guarded=guarded)
+        self._kernel = kernel
 
     def install(self) -> None:
         """Put them in place, if the policy is enforced."""
@@ -293,3 +312,21 @@ class Hooks:
                 sys.addaudithook(hook)
             self.judge.heard = False  # that was the second of ours
             self._wrappers.install()
+
+    def narrow(self, policy: Policy) -> None:
+        """Have the kernel enforce a narrower policy, and judge by it.
+
+        Raises:
+            RuntimeError: it can't be enforced; nothing has changed.
+        """
+        judge = self.judge
+        if self._kernel is None:
+            message = "permissions can't be dropped here: the way to the supervisor is missing"
+            raise RuntimeError(message)
+        judge.preloading = True
+        try:
+            self._kernel()(judge.policy, policy, judge.load_own)
+        finally:
+            judge.preloading = False
+        judge.narrow(policy)
+        self._wrappers.narrow()

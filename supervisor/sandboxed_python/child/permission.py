@@ -5,6 +5,7 @@ Runs in: child. Node's ``process.permission``: https://nodejs.org/api/process.ht
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
@@ -13,6 +14,7 @@ from sandboxed_python.policy.patterns import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
     from typing import Any
 
@@ -33,10 +35,12 @@ class Permission:
         enabled: whether the permission model is on.
     """
 
-    __slots__ = ("_modules", "_policy", "enabled")
+    __slots__ = ("_changing", "_modules", "_narrow", "_policy", "enabled")
 
-    def __init__(self, policy: Policy | None = None) -> None:
-        """Answer for a policy; without one, the model is off."""
+    def __init__(self, policy: Policy | None = None, narrow: Callable[[Policy], None] | None = None) -> None:
+        """Answer for a policy; without one, the model is off. ``narrow`` has a narrower one enforced."""
+        self._changing = _thread.allocate_lock()
+        self._narrow = narrow
         self.enabled = policy is not None and policy.mode != "off"
         self._policy = policy
         # The program finds a sys.modules without this package. When it imports it all the same, it gets these (see the
@@ -71,18 +75,44 @@ class Permission:
         return has(policy, scope, path, given) or (blind and _reaches(scope, given))
 
     def drop(self, scope: str, reference: str | bytes | os.PathLike[Any] | None = None) -> None:
-        """Give up a permission, for good. This version can't.
+        """Give up a permission, for good (Node: ``process.permission.drop``).
+
+        The kernel takes it away from all threads of this process and from what it starts afterwards. What is open stays
+        open: files, sockets, running threads and processes, which keep what they had.
+
+        Args:
+            scope: as in ``has``; an unknown one, and one that isn't granted, changes nothing. How each goes:
+
+                - ``"fs.read"``, ``"fs.write"``, ``"fs"``: a further Landlock domain, of which a process can have 16,
+                  and the supervisor's answers. With other threads running it takes Landlock ABI 8. What the interpreter
+                  needs stays readable. Under ``--allow-fs-read=*`` metadata isn't guarded, and stays open.
+                - ``"child"``, ``"worker"``, ``"net"``, ``"inspector"``: a further seccomp filter.
+                - ``"ffi"``, ``"wasi"``: libraries are no longer let in that only they let in; executable memory goes
+                  with the last of ``"addon"``, ``"ffi"`` and ``"wasi"``. ``"ffi"`` takes ``"addon"`` along.
+                - ``"addon"``: the same, and no file is mapped as code any more; the interpreter's own extension modules
+                  are loaded just before. Not while ``"child"`` is granted: other programs are code in files.
+                - ``"fs.metadata"``: the supervisor's answers; can't be dropped unless ``--allow-fs-read`` names paths.
+            reference: a path, for the file-system scopes: only the grant of that very path goes, of a directory its
+                tree; under ``*`` nothing does. None or an empty one: the whole scope. Other scopes ignore it.
 
         Raises:
-            RuntimeError: always, if the arguments are in order.
+            RuntimeError: the kernel can't enforce it: nothing was dropped. Or the model is off.
             TypeError: as in ``has``.
         """
-        _check(scope, reference)
-        if not self.enabled:
+        given = _check(scope, reference)
+        narrow = self._narrow
+        if not self.enabled or narrow is None or self._policy is None:
             message = "the permission model is off: there is nothing to drop (start with --permission)"
-        else:
-            message = "permissions can't be dropped: what is granted is fixed when the program starts"
-        raise RuntimeError(message)
+            raise RuntimeError(message)
+        for name, module in self._modules.items():
+            sys.modules.setdefault(name, module)
+        from sandboxed_python.policy.narrow import after_drop
+
+        with self._changing:
+            policy = after_drop(self._policy, scope, given, _cwd())
+            if policy != self._policy:
+                narrow(policy)
+                self._policy = policy
 
 
 def _place(given: str) -> tuple[str, bool]:
@@ -97,11 +127,14 @@ def _place(given: str) -> tuple[str, bool]:
             blind = True
             raise
 
+    return resolve(given, "/" if given[0] == "/" else _cwd(), look), blind
+
+
+def _cwd() -> str:
     try:
-        cwd = "/" if given[0] == "/" else _getcwd()
+        return _getcwd()
     except OSError:  # the current directory is gone
-        cwd = "/"
-    return resolve(given, cwd, look), blind
+        return "/"
 
 
 def _reaches(scope: str, given: str) -> bool:

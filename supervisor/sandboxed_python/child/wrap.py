@@ -11,7 +11,7 @@ import os
 import posix
 import sys
 
-from sandboxed_python.child.events import FOLLOW, ITSELF, READ, WRITE
+from sandboxed_python.child.events import FOLLOW, INTERPRETERS, ITSELF, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ class Wrappers:
             guarded: the kernel itself refuses metadata of what isn't granted: then only its answers are put into words.
         """
         plain = _general(judge)
-        if not (judge.policy.reader.all or judge.policy.granted("fs.metadata")):
+        if not judge.policy.metadata_open:
             plain += _metadata(judge, guarded=guarded)
         self._judge = judge
+        self._threads = False
         self._pairs = [(original, _dress(one, original)) for one in plain for original in [_POSIX[one.__name__]]]
         # The import system asks the kernel itself: it looks at many places and takes any refusal for absence.
         self._originals = type(sys)("posix")
@@ -58,7 +59,18 @@ class Wrappers:
                 if original in functions:
                     functions.discard(original)
                     functions.add(wrapper)
-        if sys.version_info < (3, 12) and self._judge.minds_threads():
+        self._mind_threads()
+
+    def narrow(self) -> None:
+        """Add what a narrower policy needs."""
+        self._mind_threads()
+        for name in INTERPRETERS:
+            if name in sys.modules and self._judge.refusal("worker") is not None:
+                refuse(sys.modules[name], "create", self._judge)
+
+    def _mind_threads(self) -> None:
+        if sys.version_info < (3, 12) and not self._threads and self._judge.minds_threads():
+            self._threads = True
             _wrap_threads(self._judge)
 
 

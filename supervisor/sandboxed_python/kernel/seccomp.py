@@ -22,6 +22,15 @@ def load_filter(program: bytes) -> None:
     _load(program, 0)
 
 
+def load_for_all_threads(program: bytes) -> None:
+    """Install ``program`` on every thread of this process and all they start.
+
+    Raises:
+        KernelError: the kernel refused; ``ESRCH``: a thread has filters that this one has not; ``ENOMEM``: no room.
+    """
+    _load(program, uapi.SECCOMP_FILTER_FLAG_TSYNC | uapi.SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
+
+
 def load_notifying_filter(program: bytes) -> int:
     """Install ``program`` and return its listener: a close-on-exec descriptor (seccomp_unotify(2)).
 

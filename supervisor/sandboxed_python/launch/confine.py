@@ -16,6 +16,7 @@ from sandboxed_python.plan.filters import load, notify_variant
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Iterable
 
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import PathRule, Plan
@@ -42,7 +43,7 @@ class Prepared:
             LaunchError: a granted path can't be opened; the message names it.
             KernelError: the kernel refused a Landlock call.
         """
-        self.ruleset, self.rules = make_ruleset(plan) if plan.abi else (-1, ())
+        self.ruleset, self.rules = make_ruleset(plan.ruleset, plan.abi, plan.rules) if plan.abi else (-1, ())
         self.static_filter = load(plan.static_filter, plan.machine) if plan.static_filter else b""
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
 
@@ -52,38 +53,57 @@ class Prepared:
             os.close(self.ruleset)
 
 
-def make_ruleset(plan: Plan) -> tuple[int, tuple[PathRule, ...]]:
-    """Create the Landlock ruleset of a plan.
+def make_ruleset(
+    handled: landlock.Ruleset, abi: int, rules: Iterable[PathRule], *, tolerant: bool = False
+) -> tuple[int, tuple[PathRule, ...]]:
+    """Create a Landlock ruleset.
+
+    Args:
+        handled: what it handles.
+        abi: the Landlock ABI.
+        rules: what it allows.
+        tolerant: a path that can't be opened gets no rule.
 
     Returns:
-        Its descriptor, and the rules of the plan that are in it: those whose paths exist.
+        Its descriptor, and the rules that are in it: those whose paths exist.
 
     Raises:
         LaunchError: a granted path can't be opened.
         KernelError: the kernel refused a Landlock call.
     """
-    attributes = landlock.pack_ruleset(plan.ruleset, plan.abi)
+    attributes = landlock.pack_ruleset(handled, abi)
     ruleset = syscall("landlock_create_ruleset", attributes, len(attributes), 0)
-    handled = plan.ruleset.fs
-    told: list[PathRule] = []
-    for rule in plan.rules:
-        try:
-            descriptor = open_in_place(rule.path)
-        except OSError as error:
-            if rule.optional or error.errno in (errno.ENOENT, errno.ENOTDIR):
-                continue  # nothing there to tie a rule to: the broker's, or denied
-            message = f"grant of {rule.path!r}: {os.strerror(error.errno or 0)}"
-            raise LaunchError(message) from error
-        try:
-            is_directory = os.stat(descriptor).st_mode & 0o170000 == 0o040000
-            rights = rule.rights & handled & (ON_A_DIRECTORY if is_directory else landlock.ON_A_FILE)
-            if rights:
-                packed = landlock.pack_path_rule(rights, descriptor)
-                syscall("landlock_add_rule", ruleset, uapi.LANDLOCK_RULE_PATH_BENEATH, packed, 0)
-                told.append(rule)
-        finally:
-            os.close(descriptor)
+    try:
+        told = [rule for rule in rules if _add_rule(ruleset, rule, handled.fs, tolerant=tolerant or rule.optional)]
+    except BaseException:
+        os.close(ruleset)
+        raise
     return ruleset, tuple(told)
+
+
+def _add_rule(ruleset: int, rule: PathRule, handled: int, *, tolerant: bool) -> bool:
+    """Add a rule to a ruleset that handles these rights; tell whether it could be done.
+
+    Raises:
+        LaunchError: the path is there, and can't be opened.
+        KernelError: the kernel refused a Landlock call.
+    """
+    try:
+        descriptor = open_in_place(rule.path)
+    except OSError as error:
+        if tolerant or error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False  # nothing there to tie a rule to: the broker's, or denied
+        message = f"grant of {rule.path!r}: {os.strerror(error.errno or 0)}"
+        raise LaunchError(message) from error
+    try:
+        is_directory = os.stat(descriptor).st_mode & 0o170000 == 0o040000
+        rights = rule.rights & handled & (ON_A_DIRECTORY if is_directory else landlock.ON_A_FILE)
+        if rights:
+            packed = landlock.pack_path_rule(rights, descriptor)
+            syscall("landlock_add_rule", ruleset, uapi.LANDLOCK_RULE_PATH_BENEATH, packed, 0)
+        return bool(rights)
+    finally:
+        os.close(descriptor)
 
 
 def open_in_place(path: str) -> int:

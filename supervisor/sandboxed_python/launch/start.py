@@ -17,7 +17,10 @@ from sandboxed_python.launch.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandboxed_python.plan.model import Plan
+    from sandboxed_python.policy.model import Policy
 
 FAILED = b"E"
 
@@ -49,6 +52,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
                 guarded=guarded(plan),
                 baseline=baseline,
                 compiler=script_compiler(),
+                kernel=kernel_side,
             )
             if plan.way == "fork"
             else None
@@ -73,6 +77,13 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
     if program is not None:
         boot.run(program, list(target.arguments), options=list(target.python_options), baseline=baseline)
     return None
+
+
+def kernel_side() -> Callable[[Policy, Policy, Callable[[], None]], None]:
+    """Load what ``permission.drop()`` needs, and return it."""
+    from sandboxed_python.launch.narrow import narrow
+
+    return narrow
 
 
 def cut_capabilities(keep: int) -> None:

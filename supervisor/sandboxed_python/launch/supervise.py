@@ -10,19 +10,25 @@ import time
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
-from sandboxed_python.kernel import process, uapi
+from sandboxed_python.kernel import landlock, process, uapi
 from sandboxed_python.kernel.calls import close_range, receive_descriptor
+from sandboxed_python.launch.confine import make_ruleset
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
+from sandboxed_python.plan.build import existing
+from sandboxed_python.plan.implicit import LIBRARY_TREES, PROGRAM_TREES
+from sandboxed_python.plan.landlock import path_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
+    from sandboxed_python.broker.request import Restrict
     from sandboxed_python.broker.serve import Broker
     from sandboxed_python.launch.guard import Guard
     from sandboxed_python.launch.session import Session
-    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.plan.model import PathRule, Plan
+    from sandboxed_python.policy.model import Policy
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -83,14 +89,14 @@ def load_broker(*, everything: bool = False) -> None:
         everything: also what only some calls or ends need, so that no file is looked at any more.
     """
     image.load("watch")
-    import sandboxed_python.broker.serve  # where there is no image
+    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
 
     if everything:
         import resource  # noqa: F401
 
         import psutil  # noqa: F401
 
-        import sandboxed_python.broker.control
+        from sandboxed_python.broker import control  # noqa: F401
         from sandboxed_python.broker.answer import load_all
 
         load_all()
@@ -110,8 +116,33 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     from sandboxed_python.broker.serve import Broker
 
     # The child's parent-death signal is lost with its ids: they change only when there is a guard.
-    session.broker = Broker(session.listener, plan, session.rules, session.pid, session.guard.start)
+    session.broker = Broker(
+        session.listener,
+        plan,
+        session.rules,
+        session.pid,
+        on_change=session.guard.start,
+        restrict=restricter(plan),
+    )
     return session.broker
+
+
+def restricter(plan: Plan) -> Restrict:
+    """Return what makes Landlock rulesets for policies that are narrower than the plan's."""
+
+    def restrict(policy: Policy, inner: bool) -> tuple[int, tuple[PathRule, ...]]:  # noqa: FBT001
+        full = landlock.full(plan.abi)
+        handled = landlock.Ruleset(
+            fs=plan.ruleset.fs,
+            net=0 if policy.granted("net") else full.net,
+            # A process that gives something up still has its children and its parent.
+            scoped=plan.ruleset.scoped if inner else 0,
+        )
+        programs = existing(PROGRAM_TREES + LIBRARY_TREES) if policy.granted("child") else ()
+        rules = path_rules(policy.replace(protected=plan.policy.protected), programs)
+        return make_ruleset(handled, plan.abi, rules, tolerant=True)
+
+    return restrict
 
 
 def _handshake(session: Session) -> None:

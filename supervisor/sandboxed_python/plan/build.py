@@ -16,6 +16,7 @@ from sandboxed_python.plan.filters import variant
 from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.policy.model import is_broad
+from sandboxed_python.policy.patterns import Matcher
 from sandboxed_python.policy.table import WASM_RUNTIMES
 
 TYPE_CHECKING = False
@@ -88,7 +89,7 @@ def build(  # noqa: PLR0913
     # Only where something may be executed or mapped does it matter what else is a name of what may be written.
     code = bool(policy.write) and not (policy.granted("addon") and not policy.granted("child"))
     written = protection.written(policy) if protection and code else ((), ())
-    rules = path_rules(effective, _existing(programs), interpreter, written=written) if abi else ()
+    rules = path_rules(effective, existing(programs), interpreter, written=written) if abi else ()
     gate = map_gate(policy, runtime, real, written)
     parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()
     return Plan(
@@ -122,7 +123,7 @@ def notify_parts(policy: Policy, *, mapped: bool, fork: bool) -> tuple[str, ...]
         parts.append("map")
     if not fork and not policy.granted("child"):
         parts.append("exec")
-    if not policy.reader.all and "fs.metadata" not in policy.scopes:
+    if not policy.metadata_open:
         parts.append("stat")
     if policy.write:
         parts.append("names")
@@ -191,7 +192,22 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths, written
     )
 
 
-def _existing(paths: tuple[str, ...]) -> tuple[str, ...]:
+def narrowed_gate(gate: MapGate, policy: Policy) -> MapGate:
+    """Return what is left of a gate under a narrower policy.
+
+    What only the user's own grants put there goes with --allow-ffi: what comes without a flag covers the rest.
+    """
+    if not policy.granted("ffi"):
+        own = Matcher([grant for layer in policy.layers[-1:] for grant in layer.read if grant.implicit])
+        gate = gate.replace(
+            trees=tuple([path for path in gate.trees if own.matches(path)]),
+            files=tuple([path for path in gate.files if own.matches(path)]),
+        )
+    return gate if policy.granted("wasi") else gate.replace(open_to=())
+
+
+def existing(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the paths that are directories."""
     return tuple(path for path in paths if os.path.isdir(path))
 
 

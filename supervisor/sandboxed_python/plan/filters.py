@@ -18,6 +18,8 @@ SCOPES = ("child", "worker", "net", "inspector", "exec-memory")
 EXEC = "exec"
 BASE = "base"
 NOTIFY = "notify-"
+NO_MAP = "no-map"
+"""The filter that refuses every executable mapping of a file: native code can be taken away only as a whole."""
 
 
 def variant(scopes: Iterable[str], *, exec_way: bool = False) -> str:
@@ -47,7 +49,7 @@ def load(name: str, machine: str) -> bytes:
     """Return a filter as raw ``struct sock_filter`` entries, shipped or else compiled.
 
     Args:
-        name: from ``variant`` or ``notify_variant``.
+        name: from ``variant`` or ``notify_variant``, or ``NO_MAP``.
         machine: ``os.uname().machine``.
 
     Raises:

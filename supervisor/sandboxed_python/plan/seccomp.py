@@ -16,11 +16,11 @@ on). So libseccomp only sees numbers that every version of it knows. Jumps are r
 from __future__ import annotations
 
 import os
-from errno import ENOSYS, EPERM
+from errno import EACCES, ENOSYS, EPERM
 
 from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.plan.filters import BASE, EXEC, NOTIFY, SCOPES, notify_variant, variant
+from sandboxed_python.plan.filters import BASE, EXEC, NO_MAP, NOTIFY, SCOPES, notify_variant, variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ MACHINES = tuple(uapi.AUDIT_ARCH)
 # without checks is every such call. What no part names passes this filter. Masks cover only bits that the kernel looks
 # at (see plan.syscalls). Calls from number 424 on can't have checks.
 _OPEN_FOR_CHANGE = (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_TMPFILE & ~os.O_DIRECTORY)
+_MAPPED_CODE = ((2, uapi.PROT_EXEC, uapi.PROT_EXEC), (3, uapi.MAP_ANONYMOUS, 0))
 NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
     "exec": (("execve", ()), ("execveat", ())),
-    "map": (("mmap", ((2, uapi.PROT_EXEC, uapi.PROT_EXEC), (3, uapi.MAP_ANONYMOUS, 0))),),
+    "map": (("mmap", _MAPPED_CODE),),
     # fstat(2) by newfstatat's AT_EMPTY_PATH isn't left out: with that flag the kernel still takes a path.
     "stat": (
         *((name, ()) for name in (
@@ -128,10 +129,11 @@ def shipped() -> Iterator[str]:
     for parts in _subsets(SHIPPED_PARTS):
         for opened in ((), ("write",), ("open",)):
             yield notify_variant((*parts, "change", *opened))
+    yield NO_MAP
 
 
 def compile_named(name: str, machine: str) -> bytes:
-    """Compile the filter of a name from ``variant`` or ``notify_variant``.
+    """Compile the filter of a name from ``variant`` or ``notify_variant``, or ``NO_MAP``.
 
     Raises:
         UnsupportedError: see ``compile_static``.
@@ -139,6 +141,9 @@ def compile_named(name: str, machine: str) -> bytes:
     """
     if name.startswith(NOTIFY):
         return compile_notify(name[len(NOTIFY) :].split("+"), machine)
+    if name == NO_MAP:
+        checks = tuple(_check(*fields) for fields in _MAPPED_CODE)
+        return _program(machine, {}, uapi.SECCOMP_RET_ALLOW, uapi.SECCOMP_RET_ALLOW, [(_errno(EACCES), "mmap", checks)])
     scopes = () if name == BASE else name.split("+")
     return compile_static([scope for scope in scopes if scope != EXEC], exec_way=EXEC in scopes, machine=machine)
 

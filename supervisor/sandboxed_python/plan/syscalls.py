@@ -131,6 +131,17 @@ def null(arg: int) -> Check:
     return Check(arg=arg, mask=REGISTER, value=0)
 
 
+def _not_locks(arg: int) -> tuple[tuple[Check, ...], ...]:
+    """Return alternatives that hold for every number of a limit but that of RLIMIT_LOCKS (libseccomp has no masked !=).
+
+    Limits are numbered from 0 to 15; the kernel refuses others.
+    """
+    return tuple((bits(arg, bit, ~uapi.RLIMIT_LOCKS & bit),) for bit in (1, 2, 4, 8))
+
+
+_MARK = "any limit but RLIMIT_LOCKS, which has no effect: the supervisor's mark of what a process has given up"
+
+
 def _free(name: str, reason: str) -> Call:
     return Call(name=name, reason=reason, rules=(Rule(),))
 
@@ -315,7 +326,8 @@ _CLONE_SPAWN = uapi.CLONE_VM | uapi.CLONE_VFORK
 _OWN = "pid 0, the caller: the kernel's own check is only the same user, which is the supervisor too"
 _NO_SET_ID = "no set-user-id or set-group-id bit, whatever the grant: the file would outlive the sandbox"
 _INNER = (
-    "what the supervisor does for the program would not obey a further domain; better none than one that seems to hold"
+    "what the supervisor does for the program would not obey the program's own domain; better none than one that seems "
+    "to hold. Rulesets that it does obey are its to make"
 )
 _META = "path metadata: Landlock has no right for it; a notifying filter guards it where the policy needs that"
 _META_FD = "metadata of an open file; a notifying filter guards it where the policy needs that"
@@ -737,9 +749,20 @@ CALLS: tuple[Call, ...] = (
     _if("setpriority", is_(0, 0), is_(1, 0), reason="PRIO_PROCESS; " + _OWN),
     _if("ioprio_get", is_(0, 1), is_(1, 0), reason="IOPRIO_WHO_PROCESS; " + _OWN),
     _if("ioprio_set", is_(0, 1), is_(1, 0), reason="IOPRIO_WHO_PROCESS; " + _OWN),
-    _if("prlimit64", is_(0, 0), reason=_OWN + "; RLIMIT_CPU=0 on the supervisor would kill it"),
+    Call(
+        name="prlimit64",
+        reason=_OWN + "; RLIMIT_CPU=0 on the supervisor would kill it",
+        rules=(
+            Rule(checks=(is_(0, 0), null(2)), reason="reads"),
+            *(Rule(checks=(is_(0, 0), *checks), reason=_MARK) for checks in _not_locks(1)),
+        ),
+    ),
     _free("getrlimit", _SELF),
-    _free("setrlimit", _SELF + "; raising a hard limit needs a capability that is cut"),
+    Call(
+        name="setrlimit",
+        reason=_SELF + "; raising a hard limit needs a capability that is cut",
+        rules=tuple(Rule(checks=checks, reason=_MARK) for checks in _not_locks(0)),
+    ),
     _free("getrusage", _SELF),
     _free("getcpu", _SELF),
     # Who am I.
@@ -772,7 +795,7 @@ CALLS: tuple[Call, ...] = (
     # Further restrictions by the program itself.
     _never("landlock_create_ruleset", _INNER, ENOSYS),
     _never("landlock_add_rule", _INNER, ENOSYS),
-    _never("landlock_restrict_self", _INNER, ENOSYS),
+    _free("landlock_restrict_self", "only takes away, and only with a ruleset of the supervisor's: permission.drop()"),
     Call(
         name="seccomp",
         reason="of all filters the strictest answer counts, so a further one can refuse, fake or kill, but never let "

@@ -84,11 +84,11 @@ def _allows(policy: Policy, scope: str, path: str | None) -> bool:
     if policy.mode == "off":
         return True
     if scope == "fs.read":
-        return policy.reader.all if path is None else policy.readable(path)
+        return policy.reads_all if path is None else policy.readable(path)
     if scope == "fs.write":
-        return policy.writer.all if path is None else policy.writable(path)
+        return policy.writes_all if path is None else policy.writable(path)
     if scope == FS_SCOPE:
-        return policy.reader.all and policy.writer.all
+        return policy.reads_all and policy.writes_all
     if scope == "fs.metadata" and path is not None:
         return policy.statable(path)
     return policy.granted(scope)

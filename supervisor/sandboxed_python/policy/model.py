@@ -59,6 +59,8 @@ class Policy(Frozen):
         sources: where the policy came from: policy files, the environment, the command line.
         origins: who granted the switches, as pairs of a scope and what an error would call the place; a scope that
             several sources grant is there several times, one that was taken back may still be there.
+        within: a policy that has to grant the same besides: of the sandbox that this one is in, or before something
+            was dropped. The fields of this one alone say nothing about it; the methods do.
     """
 
     mode: str = "enforce"
@@ -72,6 +74,12 @@ class Policy(Frozen):
     protected: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     origins: tuple[tuple[str, str], ...] = ()
+    within: Policy | None = None
+
+    @property
+    def layers(self) -> tuple[Policy, ...]:
+        """This policy and those that it is within, innermost first."""
+        return (self,) if self.within is None else (self, *self.within.layers)
 
     @cached_property
     def reader(self) -> Matcher:
@@ -97,7 +105,7 @@ class Policy(Frozen):
 
     def readable(self, path: str) -> bool:
         """Tell whether the path (absolute, links resolved) may be read."""
-        return self.reader.matches(path)
+        return self.reader.matches(path) and (self.within is None or self.within.readable(path))
 
     def writable(self, path: str) -> bool:
         """Tell whether the path (absolute, links resolved) may be written.
@@ -105,11 +113,12 @@ class Policy(Frozen):
         Grants that reach a protected tree only because they cover nearly everything (``*``, ``/``, ``/p*``) leave it
         out.
         """
-        if self._narrow.matches(path):
-            return True
-        if not self._broad.matches(path):
+        if not self._narrow.matches(path) and not (
+            self._broad.matches(path)
+            and (not self._kept_out.matches(path) or path in OPEN_DEVICES or path.startswith(OPEN_TERMINALS))
+        ):
             return False
-        return not self._kept_out.matches(path) or path in OPEN_DEVICES or path.startswith(OPEN_TERMINALS)
+        return self.within is None or self.within.writable(path)
 
     def statable(self, path: str) -> bool:
         """Tell whether the path may be asked for metadata: readable, or above a grant, or fs.metadata is granted."""
@@ -118,11 +127,28 @@ class Policy(Frozen):
             or self.reader.above(path)
             or self.writer.above(path)
             or "fs.metadata" in self.scopes
-        )
+        ) and (self.within is None or self.within.statable(path))
+
+    @property
+    def reads_all(self) -> bool:
+        """Tell whether everything may be read: by a literal ``*``."""
+        return all(layer.reader.all for layer in self.layers)
+
+    @property
+    def writes_all(self) -> bool:
+        """Tell whether everything may be written: by a literal ``*``."""
+        return all(layer.writer.all for layer in self.layers)
+
+    @property
+    def metadata_open(self) -> bool:
+        """Tell whether every path may be asked for metadata, so that nobody need be asked."""
+        return all(layer.reader.all or "fs.metadata" in layer.scopes for layer in self.layers)
 
     def granted(self, scope: str) -> bool:
         """Tell whether a switch is granted. ``addon`` implies ``ffi``: native code can call what it likes."""
-        return scope in self.scopes or (scope == "ffi" and "addon" in self.scopes)
+        return (scope in self.scopes or (scope == "ffi" and "addon" in self.scopes)) and (
+            self.within is None or self.within.granted(scope)
+        )
 
     def origins_of(self, scope: str) -> tuple[str, ...]:
         """Return who granted a switch, as far as it is known."""
@@ -142,6 +168,10 @@ class Policy(Frozen):
         data["protected"] = list(self.protected)
         data["sources"] = list(self.sources)
         data["origins"] = [list(pair) for pair in self.origins]
+        if self.within is None:
+            del data["within"]
+        else:
+            data["within"] = self.within.to_data()
         return data
 
     @classmethod
@@ -159,6 +189,7 @@ class Policy(Frozen):
         values["protected"] = tuple(data["protected"])
         values["sources"] = tuple(data["sources"])
         values["origins"] = tuple([(scope, origin) for scope, origin in data["origins"]])
+        values["within"] = cls.from_data(data["within"]) if data.get("within") else None
         return cls(**values)
 
 

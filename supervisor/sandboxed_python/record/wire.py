@@ -25,16 +25,29 @@ POLICY = _PREFIX + "policy"
 
 An empty buffer asks for the length alone; one that is too small is ERANGE.
 """
+FACTS = _PREFIX + "facts"
+"""Likewise a dict: ``"parts"``, names of the notifying filter's parts; ``"abi"``, the Landlock ABI in use."""
+PREPARE = _PREFIX + "prepare"
+"""Answers 0 if the process can be narrowed by a policy (``narrowing``); nothing is narrowed yet."""
 RULESET = _PREFIX + "ruleset"
-"""Answers a descriptor: a Landlock ruleset for the caller's policy narrowed by the one that is sent (JSON).
-
-Nothing is restricted yet.
-"""
+"""As ``PREPARE``, and answers a descriptor: a Landlock ruleset for the narrowed policy. EBUSY: see ``THREADS_ABI``."""
 NARROW = _PREFIX + "narrow"
-"""From now on the caller's process, and what it starts, is granted what both its policy and the sent one grant (JSON).
+"""From now on the caller's process, and what it starts, is granted what both its policy and the sent one grant.
 
-Answers 0. The message is the same, byte for byte, as that of ``RULESET`` before.
+Answers 0. The message is the same, byte for byte, as that of ``PREPARE`` or ``RULESET`` before.
 """
+THREADS_ABI = 8
+"""The Landlock ABI that can restrict all threads of a process; before it, only a process with one can be restricted."""
+
+
+def narrowing(policy: Any, *, inner: bool) -> bytes:
+    """Return the message of ``PREPARE``, ``RULESET`` and ``NARROW``.
+
+    Args:
+        policy: ``Policy.to_data()``; what it is within is left out.
+        inner: the process becomes another sandbox, which doesn't reach the processes around it.
+    """
+    return pack({"policy": {key: value for key, value in policy.items() if key != "within"}, "inner": inner})
 
 
 def pack(data: Any) -> bytes:
