@@ -15,6 +15,7 @@ import errno
 import os
 import resource
 
+from sandboxed_python.broker.remote import read_file
 from sandboxed_python.broker.request import GoneError, Granted, rule_places
 from sandboxed_python.kernel import landlock, uapi
 from sandboxed_python.plan.build import narrowed_gate
@@ -74,7 +75,7 @@ class Narrowings:
             GoneError: the task is gone.
             OSError: it can't be asked.
         """
-        return self._of.get(self._mark_of(task), self._base) if self._of else self._base
+        return self._of.get(mark_of(task), self._base) if self._of else self._base
 
     def prepare(self, request: Request, asked: Policy, message: bytes) -> Narrowed:
         """Make ready to narrow the caller's process to what ``asked`` grants, too; nothing is narrowed yet.
@@ -87,7 +88,7 @@ class Narrowings:
         Raises:
             OSError: ``E2BIG``: it has been narrowed too often; ``ENOSPC``: the tree has.
         """
-        key = self._mark_of(request.task), message
+        key = mark_of(request.task), message
         mark = self._marks.get(key)
         if mark is not None:
             return self._of[mark]
@@ -109,18 +110,30 @@ class Narrowings:
             OSError: ``EINVAL``: it wasn't prepared; ``EPERM``: we may not.
             GoneError: the caller is gone.
         """
-        mark = self._marks.get((self._mark_of(request.task), message))
+        mark = self._marks.get((mark_of(request.task), message))
         if mark is None:
             raise OSError(errno.EINVAL, "")
         request.confirm()
         resource.prlimit(request.task, uapi.RLIMIT_LOCKS, (mark, mark))
 
-    @staticmethod
-    def _mark_of(task: int) -> int:
-        try:
-            return resource.prlimit(task, uapi.RLIMIT_LOCKS)[1]
-        except ProcessLookupError as error:
-            raise GoneError from error
+
+def mark_of(task: int) -> int:
+    """Return the mark of a task's process: its hard limit ``RLIMIT_LOCKS``.
+
+    Raises:
+        GoneError: the task is gone.
+        OSError: it can't be asked.
+    """
+    try:
+        return resource.prlimit(task, uapi.RLIMIT_LOCKS)[1]
+    except ProcessLookupError as error:
+        raise GoneError from error
+    except PermissionError:  # it has other ids: proc_pid_limits(5) tells everybody
+        for line in read_file(f"/proc/{task}/limits").split(b"\n"):
+            if line.startswith(b"Max file locks"):
+                hard = line.split()[4]
+                return resource.RLIM_INFINITY if hard == b"unlimited" else int(hard)
+        raise
 
 
 def is_alone(task: int) -> bool:

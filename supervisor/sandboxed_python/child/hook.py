@@ -326,6 +326,9 @@ class Hooks:
         judge.preloading = True
         try:
             self._kernel()(judge.policy, policy, judge.load_own)
+        except ImportError as error:
+            message = f"permissions can't be dropped here: {error}"
+            raise RuntimeError(message) from None
         finally:
             judge.preloading = False
         judge.narrow(policy)

@@ -106,8 +106,11 @@ class Permission:
             raise RuntimeError(message)
         for name, module in self._modules.items():
             sys.modules.setdefault(name, module)
-        from sandboxed_python.policy.narrow import after_drop
-
+        try:
+            from sandboxed_python.policy.narrow import after_drop
+        except ImportError as error:  # the process has become a user who can't read it
+            message = f"the permission can't be dropped: {error}"
+            raise RuntimeError(message) from None
         with self._changing:
             policy = after_drop(self._policy, scope, given, _cwd())
             if policy != self._policy:

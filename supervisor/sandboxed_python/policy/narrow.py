@@ -5,6 +5,8 @@ Runs in: both. Pure.
 
 from __future__ import annotations
 
+import os
+
 from sandboxed_python.policy.decide import drop
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import OSLookup, parse_grant
@@ -54,7 +56,8 @@ def after_drop(policy: Policy, scope: str, given: str | None, cwd: str) -> Polic
     if given and scope.startswith("fs") and scope != "fs.metadata":
         if "\0" in given:
             return policy  # no path holds one
-        target = parse_grant(given, "drop", cwd, OSLookup)
+        trees = {grant.paths[0] for grant in (*policy.read, *policy.write) if grant.kind == "tree"}
+        target = parse_grant(given, "drop", cwd, _Lookup(trees))
     after = drop(policy, scope, target)
     if policy.metadata_open and not after.metadata_open:
         if scope == "fs.metadata":
@@ -65,6 +68,25 @@ def after_drop(policy: Policy, scope: str, given: str | None, cwd: str) -> Polic
         message = f"{scope} can't be dropped while child processes are granted, whose code comes from files: drop child"
         raise RuntimeError(message)
     return policy if after == policy else narrowed(policy, after)
+
+
+class _Lookup:
+    """Looks at the file system, and takes for a directory what is granted as one and can't be looked at."""
+
+    readlink = staticmethod(OSLookup.readlink)
+
+    def __init__(self, trees: set[str]) -> None:
+        """Know which directories are granted."""
+        self._trees = trees
+
+    def is_dir(self, path: str) -> bool:
+        """Tell whether the path, links followed, is a directory."""
+        try:
+            return os.stat(path).st_mode & 0o170000 == 0o040000
+        except PermissionError:
+            return path in self._trees
+        except OSError:
+            return False
 
 
 def from_message(data: Any) -> Policy:
