@@ -28,17 +28,18 @@ PARTS = {
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
         "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
-        "plan.filters", "plan.build", "launch", "launch.exits", "launch.guard", "launch.session", "launch.confine",
-        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
-        "child.runner", "child.boot", "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
+        "plan.filters", "plan.build", "record", "record.wire", "launch", "launch.exits", "launch.guard",
+        "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook",
+        "child.permission", "child.ending", "child.runner", "child.boot", "launch.start", "launch.supervise", "cli",
+        "cli.args", "cli.main",
     ),
     "grants": (
         "plan.mounts", "plan.protect",
     ),
     "watch": (
-        "kernel.notify", "record", "record.wire", "broker", "broker.request", "broker.remote", "broker.paths",
-        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change",
-        "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
+        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",
+        "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change", "broker.calls_names",
+        "broker.calls_open", "broker.gate", "broker.serve",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandboxed_python.plan.implicit import LIBRARY_TREES, PROGRAM_TREES, READ_ROWS, WRITE_ROWS
+from sandboxed_python.plan.implicit import COMMAND, LIBRARY_TREES, PROGRAM_TREES, READ_ROWS, WRITE_ROWS
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.table import SWITCHES
 from tests.launch.plain import confined
@@ -107,7 +107,8 @@ def test_nothing_else_comes_without_a_flag(tmp_path: pathlib.Path) -> None:
 def test_a_scope_brings_its_rows_and_no_others(run: Run) -> None:
     def brought(*words: str) -> set[str]:
         policy = effective(run, *words)
-        return {path for grant in (*policy.read, *policy.write) for path in grant.paths}
+        grants = (*policy.read, *policy.write)
+        return {path for grant in grants if grant.reason != COMMAND for path in grant.paths}
 
     bare = brought()
     for scope in sorted(SWITCHES):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ERANGE
 
 from sandboxed_python import image
 from sandboxed_python.cli.args import ENVIRONMENT, Command, complete, parse
@@ -26,9 +27,11 @@ from sandboxed_python.launch.supervise import load_broker, supervise
 from sandboxed_python.plan.build import build
 from sandboxed_python.plan.runtime import this_runtime
 from sandboxed_python.policy.patterns import OSLookup, literal_grant
+from sandboxed_python.record.wire import POLICY, WIRE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sandboxed_python.launch.inner import Outer
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan, Target
     from sandboxed_python.plan.runtime import Runtime
@@ -107,7 +110,8 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
     warn(policy, plan)
     if plan.policy.writable_runtime:
         load_broker(everything=True)  # while the program can't have changed the files yet
-    process.become_subreaper()
+    if not plan.inner:
+        process.become_subreaper()
     session = start(plan, baseline)
     if session is not None:
         watch(session, plan)
@@ -155,16 +159,34 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Pl
         target = target.replace(python=runtime.executable)
     elif not fork:
         target = target.replace(python=sys.executable)
-    return build(
+    outer = around()
+    plan = build(
         policy,
         target,
         runtime,
-        probe(),
+        outer.support(probe()) if outer else probe(),
         entry=_entry(target, cwd),
         keep_capabilities=process.capability_mask(process.KEPT_CAPABILITIES),
         fork=fork,
         supervisor=own,
     )
+    return outer.fit(plan) if outer else plan
+
+
+def around() -> Outer | None:
+    """Return the sandbox that this command has been started in, if it is in one.
+
+    Raises:
+        KernelError: its supervisor doesn't answer.
+    """
+    try:
+        os.setxattr(WIRE, POLICY, b" ")
+    except OSError as error:
+        if error.errno != ERANGE:  # the answer to a buffer that is too small: somebody listens
+            return None
+    from sandboxed_python.launch.inner import Outer
+
+    return Outer()
 
 
 def can_fork(target: Target) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Iterable
 
+    from sandboxed_python.launch import inner
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import PathRule, Plan
 else:
@@ -32,7 +33,7 @@ class Prepared:
     Attributes:
         ruleset: descriptor of the Landlock ruleset, or -1.
         rules: the plan's rules that are in it.
-        static_filter: the static filter's program, or ``b""``.
+        static_filters: the static filter's program, if there is one.
         notify_filter: the notifying filter's program, or ``b""``.
     """
 
@@ -44,13 +45,16 @@ class Prepared:
             KernelError: the kernel refused a Landlock call.
         """
         self.ruleset, self.rules = make_ruleset(plan.ruleset, plan.abi, plan.rules) if plan.abi else (-1, ())
-        self.static_filter = load(plan.static_filter, plan.machine) if plan.static_filter else b""
+        self.static_filters = (load(plan.static_filter, plan.machine),) if plan.static_filter else ()
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
 
     def close(self) -> None:
         """Close the ruleset, in the supervisor."""
         if self.ruleset >= 0:
             os.close(self.ruleset)
+
+    def finish(self) -> None:
+        """Do what comes last: nothing, but in another sandbox (``launch.inner``)."""
 
 
 def make_ruleset(
@@ -116,7 +120,7 @@ def open_in_place(path: str) -> int:
     return syscall("openat2", uapi.AT_FDCWD & 0xFFFFFFFFFFFFFFFF, os.fsencode(path) + b"\0", how, len(how))
 
 
-def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, ...]) -> None:
+def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, keep: tuple[int, ...]) -> None:
     """Give up everything that the plan does not grant, for good.
 
     Args:
@@ -154,9 +158,11 @@ def confine(plan: Plan, prepared: Prepared, session: Session, keep: tuple[int, .
             listener = seccomp.load_notifying_filter(notify_filter)
             send_descriptor(session.channel, listener, b"L")
             os.close(listener)
-        if prepared.static_filter:
-            step = "seccomp"
-            seccomp.load_filter(prepared.static_filter)
+        step = "seccomp"
+        for program in prepared.static_filters:
+            seccomp.load_filter(program)
+        step = "supervisor"
+        prepared.finish()
     except (KernelError, OSError) as error:
         message = f"{step}: {error}"
         raise LaunchError(message) from error

@@ -41,6 +41,8 @@ class Guard:
     def __init__(self, plan: Plan) -> None:
         """Enter the outer domain if the job of this plan may need it, and start the guard if it surely does.
 
+        In another sandbox, what is around it sees to the end of all.
+
         Raises:
             LaunchError: the kernel refused.
             OSError: no process or descriptor left.
@@ -48,7 +50,7 @@ class Guard:
         self.scoped = False
         self._alive = -1
         many = plan.policy.granted("child")
-        if not (many or any(process.get_capabilities())) or landlock.downgrade(SCOPE_SIGNAL, plan.abi)[1]:
+        if plan.inner or not (many or any(process.get_capabilities())) or landlock.downgrade(SCOPE_SIGNAL, plan.abi)[1]:
             return
         try:
             process.set_no_new_privs()

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandboxed_python.launch import inner
     from sandboxed_python.plan.model import Plan
     from sandboxed_python.policy.model import Policy
 
@@ -42,7 +43,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
     """
     try:
         closed = occupy_standard()
-        prepared = Prepared(plan)
+        prepared = prepare(plan)
         target = plan.target
         program = (
             boot.Program(
@@ -57,7 +58,8 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
             if plan.way == "fork"
             else None
         )
-        cut_capabilities(plan.keep_capabilities)
+        if not plan.inner:  # there, it has been done
+            cut_capabilities(plan.keep_capabilities)
         session = Session(Guard(plan), prepared.rules)
         in_child = session.fork()
     except OSError as error:
@@ -77,6 +79,20 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
     if program is not None:
         boot.run(program, list(target.arguments), options=list(target.python_options), baseline=baseline)
     return None
+
+
+def prepare(plan: Plan) -> Prepared | inner.Prepared:
+    """Make ready what the child will put on.
+
+    Raises:
+        SandboxError: see there.
+        OSError: a filter can't be read.
+    """
+    if not plan.inner:
+        return Prepared(plan)
+    from sandboxed_python.launch import inner
+
+    return inner.Prepared(plan)
 
 
 def kernel_side() -> Callable[[Policy, Policy, Callable[[], None]], None]:

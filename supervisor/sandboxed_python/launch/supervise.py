@@ -53,7 +53,7 @@ def supervise(session: Session, plan: Plan) -> int:
     """
     poller = session.poller
     events = poller.events
-    if plan.notify_parts and plan.way == "exec":
+    if plan.notify_parts and plan.way == "exec" and not plan.inner:
         load_broker()  # it is asked at once
     patience = -1
     while session.status is None:
@@ -77,7 +77,8 @@ def supervise(session: Session, plan: Plan) -> int:
             _handshake(session)
         if events[_SIGNALS]:
             _signals(session)
-    _end_descendants(session.guard)
+    if not plan.inner:  # what is left there is the outer supervisor's, whose children orphans become
+        _end_descendants(session.guard)
     _close_listener(session)
     return session.status
 

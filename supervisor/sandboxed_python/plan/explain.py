@@ -23,9 +23,16 @@ def as_json(plan: Plan) -> str:
     return json.dumps(plan.to_data(), indent=2)
 
 
+INSIDE = [
+    "only what the sandbox around this one grants as well is granted here, whatever is said below",
+    "its supervisor answers; orphans and what else is left at the end are its, too",
+]
+
+
 def as_text(plan: Plan) -> str:
     """Return the plan for someone who has never seen this project."""
-    parts = [
+    parts = [] if not plan.inner else [_section("Inside another sandbox", INSIDE)]
+    parts += [
         _section("What will run", _target(plan)),
         _section("Granted by you", _granted(plan)),
         _section("Granted without a flag (the program must be able to be a Python)", _implicit(plan)),

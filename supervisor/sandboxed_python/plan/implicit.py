@@ -10,7 +10,7 @@ import errno
 import os
 
 from sandboxed_python.plan.runtime import PACKAGE
-from sandboxed_python.policy.patterns import Grant
+from sandboxed_python.policy.patterns import LINK_LIMIT, Grant, normalize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY = "the entry script"
 INTERPRETER = "the interpreter"
+COMMAND = "this command, for a sandbox in the sandbox"
 LIBRARY_TREES = (
     "/lib",
     "/lib64",
@@ -96,6 +97,9 @@ def implicit_read(
         (f"{runtime.prefix}/pyvenv.cfg", "the virtual environment"),
         (f"{os.path.dirname(runtime.executable)}/pyvenv.cfg", "the virtual environment"),
     ]
+    if runtime.scripts and policy.granted("child"):
+        names = (f"{runtime.scripts}/sandboxed-python", f"{runtime.scripts}/python3", runtime.executable)
+        files += [(path, COMMAND) for name in names for path in _links(name)]
     for path, reason in files:
         if stays(path):
             grants.append(_grant("path", path, reason, real))
@@ -107,6 +111,18 @@ def implicit_read(
     if entry is not None:
         grants.append(entry.replace(implicit=True, reason=ENTRY))
     return tuple(grants)
+
+
+def _links(path: str) -> list[str]:
+    """Return a path and every link on the way from there to where it leads: who asks the kernel for them reads each."""
+    found = [path]
+    while len(found) <= LINK_LIMIT:
+        try:
+            target = os.readlink(found[-1])
+        except OSError:
+            break
+        found.append(normalize(target, os.path.dirname(found[-1])))
+    return found
 
 
 def implicit_write(policy: Policy, real: RealPaths | None = None) -> tuple[Grant, ...]:

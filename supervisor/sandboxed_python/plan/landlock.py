@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.kernel import landlock
-from sandboxed_python.plan.implicit import ENTRY, INTERPRETER
+from sandboxed_python.plan.implicit import COMMAND, ENTRY, INTERPRETER
 from sandboxed_python.plan.model import PathRule
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
 from sandboxed_python.policy.patterns import within
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Reasons of implicit grants whose files a child process may execute; programs come besides (plan.implicit).
-EXECUTABLE = frozenset((ENTRY, INTERPRETER))
+EXECUTABLE = frozenset((COMMAND, ENTRY, INTERPRETER))
 
 
 TERMINALS = ("/dev/tty", "/dev/pts")

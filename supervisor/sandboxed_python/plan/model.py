@@ -84,6 +84,7 @@ class Plan(Frozen):
         keep_capabilities: bit mask of the capabilities that root keeps.
         missing: what was asked and can't be enforced here (only with ``--best-effort``).
         machine: the architecture that the filters are for.
+        inner: another sandbox is around this one (``launch.inner``): its supervisor answers.
     """
 
     policy: Policy
@@ -100,6 +101,7 @@ class Plan(Frozen):
     keep_capabilities: int
     missing: tuple[str, ...]
     machine: str
+    inner: bool = False
 
     def to_data(self) -> dict[str, Any]:
         """Return the plan as dicts, lists, strings, numbers and bools."""
@@ -112,6 +114,8 @@ class Plan(Frozen):
         data["unset"] = list(self.unset)
         data["map_gate"] = None if self.map_gate is None else _plain(self.map_gate)
         data["missing"] = list(self.missing)
+        if not self.inner:
+            del data["inner"]
         return data
 
     @classmethod

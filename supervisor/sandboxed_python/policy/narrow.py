@@ -14,6 +14,7 @@ from sandboxed_python.policy.table import BY_SCOPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from sandboxed_python.policy.patterns import Grant
@@ -127,14 +128,10 @@ def _check(policy: Policy) -> None:
         raise TypeError
 
 
-def meets(grant: Grant, others: tuple[Grant, ...]) -> bool:
-    """Tell whether some path may be matched by a grant and by one of the others."""
-    return any(
-        other.covers(one) or one.covers(other)
-        for one in _single(grant)
-        for several in others
-        for other in _single(several)
-    )
+def covered(grants: Iterable[Grant], others: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Return grants of those paths, trees and prefixes that one of the others covers as a whole."""
+    singles = [one for other in others for one in _single(other)]
+    return tuple([one for grant in grants for one in _single(grant) if any(other.covers(one) for other in singles)])
 
 
 def _single(grant: Grant) -> list[Grant]:
