@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxed_python.broker import narrow
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import wire as door
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.record import wire
 from tests.broker.harness import EVERYTHING, bare, grant, policy, serve
+from tests.escape.attack import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,3 +131,177 @@ except OSError as error:
 def test_kernel_error_names_the_wire() -> None:
     with pytest.raises(KernelError, match="the wire, x"):
         door.say(wire.WIRE, "x", b"")
+
+
+# Narrowing, as an attacker would
+
+
+def send(name: str, message: bytes) -> str:
+    return told(lambda: door.say(wire.WIRE, name, message))
+
+
+def narrow_to(granted: Policy) -> str:
+    """Narrow this process without any domain of the kernel's."""
+    message = wire.narrowing(granted.to_data(), inner=False)
+    return send(wire.PREPARE, message) + send(wire.NARROW, message)
+
+
+@pytest.fixture
+def trees(tmp_path: Any) -> tuple[str, str]:
+    """Return two folders."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    return str(tmp_path / "one"), str(tmp_path / "two")
+
+
+STATS = ("newfstatat", "stat", "lstat", "fsetxattr")
+
+
+def seen(*paths: str) -> str:
+    return "".join("y" if told(lambda path=path: os.stat(path)) not in ("EACCES", "ENOENT") else "n" for path in paths)  # type: ignore[misc]
+
+
+def test_a_forged_policy_only_narrows(trees: tuple[str, str]) -> None:
+    one, two = trees
+
+    def work() -> list[str]:
+        every = policy(EVERYTHING, EVERYTHING, ["net", "child", "addon", "ffi", "fs.metadata"])
+        off = Policy(mode="off", read=EVERYTHING, write=EVERYTHING)
+        forged = every.replace(within=every, protected=())
+        found = [seen(one, two)]
+        for asked in (every, off, forged, policy(grant(one, two))):
+            found += [narrow_to(asked), seen(one, two)]
+        data = Policy.from_data(marshal.loads(door.ask(wire.WIRE, wire.POLICY)))
+        found.append(f"{data.mode} {data.readable(one)} {data.readable(two)} {data.granted('net')}")
+        return [*found, narrow_to(policy()), seen(one, two), narrow_to(every), seen(one, two)]
+
+    served = serve(policy(grant(one)), work, names=STATS)
+    assert served.value == [
+        "yn", "00", "yn", "00", "yn", "00", "yn", "00", "yn", "enforce True False False", "00", "nn", "00", "nn",
+    ]  # fmt: skip
+    assert not served.errors
+
+
+def test_only_the_callers_own_process_is_narrowed(trees: tuple[str, str]) -> None:
+    """Those started before are not, whatever they send afterwards; those started later are."""
+    one, _two = trees
+
+    def work() -> str:
+        go, gone = os.pipe()
+        back, told_back = os.pipe()
+
+        def child() -> int:
+            pid = os.fork()
+            if pid == 0:
+                os.read(go, 1)
+                os.write(told_back, seen(one).encode())
+                os._exit(0)
+            return pid
+
+        before = child()
+        mine = narrow_to(policy())
+        os.write(gone, b"x")
+        os.waitpid(before, 0)
+        os.write(gone, b"x")
+        os.waitpid(child(), 0)
+        return mine + os.read(back, 9).decode() + seen(one)
+
+    assert serve(policy(grant(one)), work, names=STATS).value == "00ynn"
+
+
+MALFORMED: dict[str, bytes] = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "no ASCII": b'"\xff"',
+    "a list": b"[]",
+    "a number": b"1",
+    "no policy": b'{"inner":false}',
+    "policy of another type": b'{"inner":false,"policy":[1]}',
+    "deep": b"[" * 60000,
+    "deep policy": b'{"inner":false,"policy":' + b"[" * 60000,
+    "large number": b"1" * 60000,
+}
+_GOOD = Policy(read=grant("/srv")).to_data()
+MALFORMED.update(
+    {
+        f"{field} {value}": wire.pack({"inner": False, "policy": {**_GOOD, field: value}})
+        for field, value in (
+            ("read", None), ("read", 3), ("read", "x"), ("read", [[]]), ("read", [["x", "tree", ["/x"], "", False, 7]]),
+            ("read", [["x", "tree", [7], "", False, ""]]), ("read", [["x", "nonsense", ["/x"], "", False, ""]]),
+            ("read", [["x", "tree", ["x"], "", False, ""]]), ("read", [["x", "tree", ["/x\0"], "", False, ""]]),
+            ("read", [["x", "tree", [], "", False, ""]]), ("read", [["x", "all", ["/x"], "", False, ""]]),
+            ("read", [["x", "tree", ["/x"], "", 1, ""]]), ("read", [["x", "tree", {"/x": 1}, "", "no", ""]]),
+            ("scopes", ["nonsense"]), ("scopes", [[]]), ("scopes", 1), ("mode", 1), ("protected", [1]), ("origins", [1]),
+            ("origins", [["a", []]]), ("more", 1),
+        )
+    }
+)  # fmt: skip
+
+
+def test_malformed_messages_change_nothing(trees: tuple[str, str]) -> None:
+    one, _two = trees
+
+    def work() -> dict[str, tuple[str, ...]]:
+        names = (wire.PREPARE, wire.NARROW, wire.RULESET)
+        found = {what: tuple(send(name, text) for name in names) for what, text in MALFORMED.items()}
+        whole = wire.narrowing(policy(grant(*(f"/{number:60}" for number in range(2000)))).to_data(), inner=False)
+        found["too long"] = tuple(send(name, whole) for name in names)
+        unprepared = wire.narrowing(policy(grant("/unprepared")).to_data(), inner=False)
+        found["unprepared"] = (send(wire.NARROW, unprepared),)
+        found["seen"] = (seen(one),)
+        return found
+
+    served = serve(policy(grant(one)), work, names=STATS)
+    assert served.value.pop("seen") == ("y",)
+    assert served.value.pop("unprepared") == ("EINVAL",)
+    assert served.value.pop("too long") == ("E2BIG", "EINVAL", "ENOTSUP")
+    assert set(served.value.values()) == {("EINVAL", "EINVAL", "ENOTSUP")}, served.value
+    assert not served.errors
+
+
+def test_the_supervisor_does_not_grow_without_end(trees: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same narrowing from the same state counts once; different ones are limited, and so is their depth."""
+    monkeypatch.setattr(narrow, "MOST", 40)
+    one, _two = trees
+
+    def work() -> tuple[list[str], list[str], str]:
+        same = []
+        for _ in range(100):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0 if narrow_to(policy(grant(one))) == "00" else 1)
+            same.append(str(os.waitpid(pid, 0)[1]))
+        other = [send(wire.PREPARE, wire.narrowing(policy(grant(f"/{n}")).to_data(), inner=False)) for n in range(60)]
+        return same, other, seen(one)
+
+    served = serve(policy(grant(one)), work, names=STATS)
+    same, other, can = served.value
+    assert set(same) == {"0"}
+    assert other == ["0"] * 39 + ["ENOSPC"] * 21
+    assert can == "y"
+    assert not served.errors
+
+    def deeper() -> list[str]:
+        return [narrow_to(policy(grant("/", f"/{n}"))) for n in range(20)]
+
+    deep = serve(policy(grant("/")), deeper, names=STATS).value
+    assert deep[0] == "00"
+    assert deep[-1] == "E2BIGEINVAL"
+
+
+def test_a_mark_is_the_kernels(sandbox: Any) -> None:
+    """No confined task can take another mark: neither its own old one, nor one of somebody with less given up."""
+    code = """
+import ctypes, errno, resource, struct
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+for limit in (10, 10 | 1 << 32):
+    for value in (1 << 61, 0, 2 ** 64 - 1):
+        both = struct.pack("QQ", value, value)
+        print(libc.syscall(NUMBERS[0], 0, ctypes.c_long(limit), both, None), errno.errorcode[ctypes.get_errno()])
+        print(libc.syscall(NUMBERS[1], ctypes.c_long(limit), both), errno.errorcode[ctypes.get_errno()])
+print(resource.prlimit(0, 10) == (-1, -1), resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+"""
+    numbers = (number("prlimit64"), number("setrlimit"))
+    ended = sandbox("--allow-ffi", "-c", f"NUMBERS = {numbers}\n{code}")
+    assert ended.stdout == "-1 EPERM\n" * 12 + "True None\n", ended.said

@@ -99,7 +99,9 @@ def implicit_read(
     ]
     if runtime.scripts and policy.granted("child"):
         names = (f"{runtime.scripts}/sandboxed-python", f"{runtime.scripts}/python3", runtime.executable)
-        files += [(path, COMMAND) for name in names for path in _links(name)]
+        known = {path for path, _reason in files}
+        links = dict.fromkeys([path for name in names for path in _links(name)])
+        files += [(path, COMMAND) for path in links if path not in known]
     for path, reason in files:
         if stays(path):
             grants.append(_grant("path", path, reason, real))
