@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from sandboxed_python.plan.model import PathRule
     from sandboxed_python.policy.model import Policy
 
-MOST = 4096
+MOST = 1024
 """Different narrowings in one tree, at most; the same one from the same state counts once. More are refused."""
+ROOM = 8 << 20
+"""Bytes of all their messages, at most."""
 
 
 class Narrowed(Granted):
@@ -63,6 +65,7 @@ class Narrowings:
         """Know none."""
         self._base: Granted = context.granted
         self._of: dict[int, Narrowed] = {}
+        self._room = ROOM
         self._marks: dict[tuple[int, bytes], int] = {}
         # Every mark is below all earlier ones, and below what the tasks have without a mark: limits can only go down.
         _soft, hard = resource.getrlimit(uapi.RLIMIT_LOCKS)
@@ -96,8 +99,9 @@ class Narrowings:
         policy = narrowed(outer.policy, asked)
         if len(policy.layers) > DEEPEST:
             raise OSError(errno.E2BIG, "")
-        if len(self._of) >= MOST or self._next <= 0:
+        if len(self._of) >= MOST or self._room < len(message) or self._next <= 0:
             raise OSError(errno.ENOSPC, "")
+        self._room -= len(message)
         mark = self._marks[key] = self._next
         self._next -= 1
         self._of[mark] = made = Narrowed(outer, policy)

@@ -93,6 +93,7 @@ def load_broker(*, everything: bool = False) -> None:
     import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
 
     if everything:
+        import json  # noqa: F401
         import resource  # noqa: F401
 
         import psutil  # noqa: F401
