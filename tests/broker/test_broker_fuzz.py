@@ -148,7 +148,9 @@ class Broken:
     def __getattr__(self, name: str) -> Any:
         if name in {"read", "write"}:
             return ()
-        if name in {"reader", "readable", "writable", "statable"}:
+        if name == "layers":
+            return (self,)
+        if name in {"reader", "within", "readable", "writable", "statable"}:
             return self
         raise RuntimeError(name)
 

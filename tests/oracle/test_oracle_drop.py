@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import support
+from tests.oracle.test_oracle_has import FILL, converse
 from tests.policy.test_policy_oracle import WITH_DROP, build, load_cases
 
 if TYPE_CHECKING:
     import pathlib
     from typing import Any
 
+    from tests import support
+
 SETUPS, EVERY = load_cases({"has", "drop"})
 CASES = [case for case in EVERY if not case.get("audit")]
 CHUNKS = 6
 
-PROBE = """
-import json, pathlib, sys
-def fill(value):
-    if isinstance(value, dict):
-        if "$bytes" in value: return bytes.fromhex(value["$bytes"])
-        if "$path" in value: return pathlib.Path(value["$path"])
-        return value["$value"]
-    return value
+PROBE = (
+    FILL
+    + """
 print("ready", flush=True)
 for call in json.loads(sys.stdin.readline()):
     answer = getattr(sys.permission, call[0])(*[fill(word) for word in call[1:]])
 print(json.dumps(answer), flush=True)
 """
+)
 
 
 def ask(case: dict[str, Any], root: str) -> str:
@@ -40,19 +37,10 @@ def ask(case: dict[str, Any], root: str) -> str:
     text = json.dumps(case).replace("$ROOTHEX", os.fsencode(root).hex()).replace("$ROOT", root)
     filled = json.loads(text)
     build(root, SETUPS[case["setup"]])
-    with subprocess.Popen(
-        [*support.installed(), "--permission", *filled["flags"], "-c", PROBE],
-        cwd=filled["cwd"],
-        env=support.clean_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        build(root, case.get("late", []))
-        out, err = process.communicate(json.dumps(filled["python"]["calls"]) + "\n", 60)
+    words = ["--permission", *filled["flags"], "-c", PROBE]
+    ready, out, err = converse(
+        words, filled["cwd"], lambda: build(root, case.get("late", [])), json.dumps(filled["python"]["calls"])
+    )
     if is_refused(case):
         return "" if "RuntimeError: " in err and "while child processes are granted" in err else f"not refused: {err}"
     if ready != "ready\n" or not out:

@@ -14,12 +14,13 @@ from tests.policy.test_policy_oracle import HAS_ONLY, build, load_cases
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Callable
     from typing import Any
 
 SETUPS, CASES = load_cases({"has"})
 CHUNKS = 8
 
-PROBE = """
+FILL = """
 import json, pathlib, sys
 def fill(value):
     if isinstance(value, dict):
@@ -27,10 +28,37 @@ def fill(value):
         if "$path" in value: return pathlib.Path(value["$path"])
         return value["$value"]
     return value
+"""
+PROBE = (
+    FILL
+    + """
 print("ready", flush=True)
 calls = json.loads(sys.stdin.readline())
 print(json.dumps([sys.permission.has(*[fill(word) for word in call[1:]]) for call in calls]), flush=True)
 """
+)
+
+
+def converse(words: list[str], cwd: str, meanwhile: Callable[[], None], asked: str) -> tuple[str, str, str]:
+    """Start the command; when the program has said something, do ``meanwhile`` and send it a line.
+
+    Returns:
+        What it said first, what after the line, and on stderr.
+    """
+    with subprocess.Popen(
+        [*support.installed(), *words],
+        cwd=cwd,
+        env=support.clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        meanwhile()
+        out, err = process.communicate(asked + "\n", 60)
+    return ready, out, err
 
 
 def groups() -> list[list[dict[str, Any]]]:
@@ -63,19 +91,12 @@ def ask(cases: list[dict[str, Any]], root: str) -> list[bool]:
     if first.get("entry") and os.path.isdir(os.path.join(fill(first["cwd"]), target[0])):
         with open(os.path.join(fill(first["cwd"]), target[0], "__main__.py"), "w", encoding="utf-8") as file:
             file.write(PROBE)
-    with subprocess.Popen(
-        [*support.installed(), "--permission", *fill(first["flags"]), *target],
-        cwd=fill(first["cwd"]),
-        env=support.clean_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        build(root, first.get("late", []))
-        out, err = process.communicate(json.dumps([fill(case["python"]["calls"][-1]) for case in cases]) + "\n", 60)
+    ready, out, err = converse(
+        ["--permission", *fill(first["flags"]), *target],
+        fill(first["cwd"]),
+        lambda: build(root, first.get("late", [])),
+        json.dumps([fill(case["python"]["calls"][-1]) for case in cases]),
+    )
     assert ready == "ready\n", err
     answers: list[bool] = json.loads(out)
     return answers
