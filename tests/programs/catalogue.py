@@ -140,7 +140,7 @@ PROGRAMS = (
     Program(
         "venv",
         "-m venv --without-pip new",
-        ("--allow-fs-read=new", "--allow-fs-write=new/*"),
+        ("--allow-fs-read=new/*", "--allow-fs-write=new/*"),
         "its folder; with pip, also `--allow-child-process`, a temporary folder, and what pip wants to know of the "
         "machine",
         ("-m", "venv", "--without-pip", "new"),
@@ -149,7 +149,7 @@ PROGRAMS = (
     Program(
         "pip, into a folder",
         "-m pip install --no-index --find-links wheels --target new some-tool",
-        (f"--allow-fs-read=wheels,new,tmp,{ABOUT_THE_MACHINE}", "--allow-fs-write=new/*,tmp"),
+        (f"--allow-fs-read=wheels,new/*,tmp,{ABOUT_THE_MACHINE}", "--allow-fs-write=new/*,tmp"),
         "`TMPDIR=tmp`; it asks which system it is on",
         (
             *("-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--no-index"),
