@@ -298,6 +298,29 @@ def test_moving_a_folder_gives_no_rights(tmp_path: pathlib.Path) -> None:
     assert (folder / "secret").exists()
 
 
+def test_a_granted_folder_may_come_by_renaming(tmp_path: pathlib.Path) -> None:
+    """Where a granted folder isn't yet, a folder may be moved; then it stays. A link or a file doesn't get there."""
+    for name in ("made", "again"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("/etc")
+    target = tmp_path / "target"
+    every = (*grant(tmp_path, kind="prefix"), *grant(target, kind="tree"))
+
+    def work() -> list[Any]:
+        return [
+            outcome(lambda: os.rename(tmp_path / "link", target)),
+            outcome(lambda: os.rename(tmp_path / "file", target)),
+            outcome(lambda: os.rename(tmp_path / "made", target)),
+            outcome(lambda: os.rename(tmp_path / "again", target)),
+            outcome(lambda: os.rename(target, tmp_path / "away")),
+        ]
+
+    busy = Refused(errno.EBUSY)
+    assert serve(policy(every, every), work).value == [busy, busy, None, busy, busy]
+    assert sorted(os.listdir(tmp_path)) == ["again", "file", "link", "target"]
+
+
 def test_no_set_id_bits_no_devices_no_foreign_attributes(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "f"
     file.write_text("")

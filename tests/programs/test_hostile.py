@@ -42,12 +42,10 @@ with zipfile.ZipFile("in.zip") as archive:
 """
 UNPICKLE = """
 import pickle
-with open("in.pickle", "rb") as file:
-    while True:
+with open("in.pickle", encoding="ascii") as file:
+    for line in file:
         try:
-            pickle.load(file)
-        except EOFError:
-            break
+            pickle.loads(bytes.fromhex(line))
         except Exception as error:
             print(type(error).__name__, getattr(error, "permission", ""))
 """
@@ -123,9 +121,9 @@ def hostile_pickle(place: str) -> None:
         Runs(os.unlink, os.path.join(treasure, "secret")),
         Runs(exec, "import socket; socket.create_server(('127.0.0.1', 0))"),
     )
-    with open(os.path.join(place, "in.pickle"), "wb") as file:
+    with open(os.path.join(place, "in.pickle"), "w", encoding="ascii") as file:
         for payload in payloads:
-            file.write(pickle.dumps(payload))
+            file.write(pickle.dumps(payload).hex() + "\n")
 
 
 def test_tar(place: str, sandbox: Run) -> None:

@@ -183,7 +183,9 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
         try:
             if not permits_path(request, target.path):
                 return DENIED
-            if {source.path, target.path} & request.granted.roots:
+            roots = request.granted.roots
+            # A granted folder that isn't there yet may come by this: what was there at the start can't have gone.
+            if source.path in roots or (target.path in roots and not _comes_to_be(source, target)):
                 return _BUSY
             moved = (source, target) if exchange else (source,)
             if {source.path, target.path} & request.granted.named and any(_is(entry, _S_IFLNK) for entry in moved):
@@ -199,6 +201,11 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
         source.close()
 
 
+def _comes_to_be(source: Entry, target: Entry) -> bool:
+    """Tell whether a directory is moved to where nothing is, as far as one can see; see ``_is`` for races."""
+    return not _kind(target) and _is(source, _S_IFDIR)
+
+
 def _is(entry: Entry, kind: int) -> bool:
     """Tell whether a file of a kind is at a place, as far as one can see.
 
@@ -206,14 +213,19 @@ def _is(entry: Entry, kind: int) -> bool:
     thread could put another file here between this look and the renaming. A directory that is not granted whole can't
     be moved by anybody in the sandbox, so none comes to a place where there was none.
     """
+    return _kind(entry) == kind
+
+
+def _kind(entry: Entry) -> int:
+    """Return the type of the file at a place, 0 where there is none; see ``_is`` for races."""
     try:
         descriptor = os.open(entry.name.rstrip(b"/"), ONE_STEP, dir_fd=entry.folder)
     except OSError as error:
         if error.errno in _NOTHING_THERE:
-            return False  # the renaming fails with that, too
+            return 0  # the renaming fails with that, too, or makes the name
         raise DeniedError from error
     try:
-        return os.fstat(descriptor).st_mode & _S_IFMT == kind
+        return os.fstat(descriptor).st_mode & _S_IFMT
     finally:
         os.close(descriptor)
 
