@@ -16,6 +16,7 @@ from sandboxed_python.launch.exits import EXIT_CODES
 from sandboxed_python.plan import implicit
 from sandboxed_python.policy.files import presets
 from sandboxed_python.policy.table import PERMISSIONS
+from tests.programs.catalogue import PROGRAMS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DOCUMENTS = (
@@ -25,7 +26,10 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/architecture.md",
     "docs/node-page.md",
+    "docs/parity.md",
     "docs/policies.md",
+    "docs/programs.md",
+    "docs/runners.md",
 )
 PLACE = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -68,12 +72,23 @@ def preset_list() -> list[tuple[str, ...]]:
     return [("preset", "for"), *[(f"`{name}`", about) for name, about in presets().items()]]
 
 
+def program_list() -> list[tuple[str, ...]]:
+    """One row per program that tests run under its smallest grants."""
+    rows: list[tuple[str, ...]] = [("program", "command", "grants", "what for", "test")]
+    for row in PROGRAMS:
+        granted = "<br>".join([f"`{grant}`" for grant in row.grants]) or "none"
+        shown = f"`{row.shown}`" if row.shown else "(no words)"
+        rows.append((row.name, shown, granted, row.about, f"[{row.test}](../tests/programs/{row.test})"))
+    return rows
+
+
 TABLES = {
     "permissions": permissions,
     "options": options,
     "exit-codes": exit_codes,
     "implicit": implicit_grants,
     "presets": preset_list,
+    "programs": program_list,
 }
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROOT = tables.ROOT
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+# These name options that only Node has.
+OF_NODE = ("docs/node-page.md", "docs/parity.md")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
@@ -50,7 +52,7 @@ def test_links_lead_somewhere(name: str) -> None:
             assert fragment[1:] in slugs, f"{name}: {path}{fragment}"
 
 
-@pytest.mark.parametrize("name", [name for name in tables.DOCUMENTS if name != "docs/node-page.md"])
+@pytest.mark.parametrize("name", [name for name in tables.DOCUMENTS if name not in OF_NODE])
 def test_options_that_documents_name_exist(name: str) -> None:
     from sandboxed_python.cli.args import NEGATABLE, OPTIONS
     from sandboxed_python.policy.table import PERMISSIONS
@@ -180,3 +182,32 @@ def test_every_example_of_nodes_page_has_a_line() -> None:
     assert [example for example in examples if not any(example in cell for cell in column)] == []
     without = [cell for cell in column[2:] if cell not in [f"| {node}" for node, _, _ in ROWS]]
     assert len(without) == 2, without  # one needs nothing here; the other is a section of its own
+
+
+# The table beside Node's versions: what we have is linked to its tests
+
+PARITY = [
+    [cell.strip() for cell in line.strip("|\n").split(" | ")]
+    for line in read("docs/parity.md").splitlines()
+    if line.startswith("| ") and not line.startswith(("| ---", "| feature"))
+]
+MARKS = {"yes", "no", "partly", "never"}
+
+
+def test_what_the_parity_table_claims_is_tested() -> None:
+    """Each row says yes, no or partly for all three; what we have names a file with tests in it."""
+    assert len(PARITY) > 50
+    for row in PARITY:
+        assert len(row) == 5, row
+        assert all(re.split("[ ,:;]", cell.strip("*"), maxsplit=1)[0] in MARKS for cell in row[1:4]), row
+        names = re.findall(r"\]\(\.\./(tests/[^)]*\.py)\)", row[4])
+        assert names or row[3].startswith("no"), row
+        for name in names:
+            assert "\ndef test_" in read(name), name
+
+
+def test_what_node_cannot_is_marked() -> None:
+    """A feature that we have and Node 26 has not is printed bold."""
+    for feature, _old, new, ours, _tests in PARITY:
+        beyond = new.startswith(("no", "never")) and not ours.startswith("no")
+        assert beyond == feature.startswith("**"), feature
