@@ -126,6 +126,18 @@ def test_home_and_tmpdir_have_defaults() -> None:
     assert home.read[0].paths[0].endswith("/x")
 
 
+def test_a_user_without_a_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a bare user id: neither HOME nor an entry in the user database."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for text in ("~/x", "${HOME}/x"):
+        with pytest.raises(PolicyFileError, match=r"^<string>:2: allow-fs-read: .*HOME is '', which isn't an absolute"):
+            files.loads(f"[permission]\nallow-fs-read = '{text}'\n", "/", environ={}, lookup=Nothing())
+
+
 @pytest.mark.parametrize("value", ["relative", "/has/a*star"])
 def test_variables_that_would_widen_a_grant_are_refused(value: str) -> None:
     """A HOME that isn't an absolute path without a star can't be what the file's author meant."""

@@ -39,7 +39,6 @@ class Program:
         code: the exit code when it has worked.
         package: what has to be installed besides Python, in the extra ``dev`` or ``programs``.
         environment: variables; relative to the folder where they are paths.
-        unneeded: grants that some machines don't need.
         slow: whether running it takes a second or more.
         test: the file of its test, where that isn't ``test_catalogue.py``.
     """
@@ -55,7 +54,6 @@ class Program:
     code: int = 0
     package: str = ""
     environment: dict[str, str] = field(default_factory=dict)
-    unneeded: tuple[str, ...] = ()
     slow: bool = False
     test: str = "test_catalogue.py"
 

@@ -73,7 +73,12 @@ def hostile_tar(place: str) -> None:
 
         def add(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> None:
             member = tarfile.TarInfo(name)
-            member.type, member.linkname, member.mode, member.size = kind, link, mode, 4 if kind == tarfile.REGTYPE else 0
+            member.type, member.linkname, member.mode, member.size = (
+                kind,
+                link,
+                mode,
+                4 if kind == tarfile.REGTYPE else 0,
+            )
             member.uid, member.gid = os.getuid(), os.getgid()
             archive.addfile(member, io.BytesIO(b"evil") if member.size else None)
 
@@ -96,7 +101,13 @@ def hostile_tar(place: str) -> None:
 
 def hostile_zip(place: str) -> None:
     with zipfile.ZipFile(os.path.join(place, "in.zip"), "w") as archive:
-        for name in ("good", "../treasure/up", os.path.join(place, "treasure", "absolute"), "a/../../treasure/b", "last"):
+        for name in (
+            "good",
+            "../treasure/up",
+            os.path.join(place, "treasure", "absolute"),
+            "a/../../treasure/b",
+            "last",
+        ):
             archive.writestr(name, "evil")
 
 
@@ -122,8 +133,7 @@ def hostile_pickle(place: str) -> None:
         Runs(exec, "import socket; socket.create_server(('127.0.0.1', 0))"),
     )
     with open(os.path.join(place, "in.pickle"), "w", encoding="ascii") as file:
-        for payload in payloads:
-            file.write(pickle.dumps(payload).hex() + "\n")
+        file.writelines(pickle.dumps(payload).hex() + "\n" for payload in payloads)
 
 
 def test_tar(place: str, sandbox: Run) -> None:

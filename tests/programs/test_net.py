@@ -58,7 +58,7 @@ asyncio.run(main())
 class Answers(http.server.BaseHTTPRequestHandler):
     """Answers every question with the same word, and prints nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802  http.server calls it so
+    def do_GET(self) -> None:
         """Answer."""
         self.send_response(200)
         self.end_headers()

@@ -1,27 +1,19 @@
-"""Real programs under the smallest grants that work: the standard library's own, and a few from the index."""
+"""The standard library at work, and whole jobs; single programs are in the catalogue."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import support
+from tests.programs.catalogue import ABOUT_THE_MACHINE
 
 if TYPE_CHECKING:
     import pathlib
-
-# What pip looks at on the machine it runs on.
-ABOUT_THE_MACHINE = (
-    "/etc/os-release,/etc/debian_version,/etc/lsb-release,/etc/redhat-release,/etc/passwd,/etc/mime.types"
-)
 
 
 def test_modules_of_the_standard_library(sandbox: support.Run) -> None:
@@ -60,76 +52,9 @@ def test_files_and_logs(sandbox: support.Run, tmp_path: pathlib.Path) -> None:
     assert "written" in (tmp_path / "log").read_text()
 
 
-def test_http_server(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
-    """``-m http.server`` needs --allow-net, and a thread for each request; without --allow-net it doesn't listen."""
-    (tmp_path / "page.txt").write_text("served")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port)]
-    denied = sandbox(f"--allow-fs-read={tmp_path}", "--allow-worker", *words)
-    assert denied.code == 1, denied.said
-    assert "--allow-net" in denied.stderr
-    command = [*support.installed(), "--permission", f"--allow-fs-read={tmp_path}", "--allow-net", "--allow-worker"]
-    with subprocess.Popen(
-        [*command, *words],
-        env=support.clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            for _attempt in range(100):
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/page.txt", timeout=5) as answer:
-                        assert answer.read() == b"served"
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            else:
-                pytest.fail("the server never answered")
-        finally:
-            server.terminate()
-
-
-def test_unittest(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
-    """``-m unittest`` needs to read the tests."""
-    (tmp_path / "test_it.py").write_text("import unittest\nclass T(unittest.TestCase):\n    def test(self): pass\n")
-    done = sandbox(f"--allow-fs-read={tmp_path}", "-m", "unittest", "test_it", cwd=tmp_path)
-    assert done.code == 0, done.said
-    assert "OK" in done.stderr
-    denied = sandbox("-m", "unittest", "test_it", cwd=tmp_path)
-    assert denied.code == 1, denied.said
-
-
-def test_pytest(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
-    """``-m pytest`` looks for its configuration up to the root, so it needs --allow-fs-metadata; no native plugins."""
-    (tmp_path / "test_it.py").write_text("def test(tmp_path):\n    (tmp_path / 'x').write_text('x')\n")
-    (tmp_path / "tmp").mkdir()
-    done = sandbox(
-        f"--allow-fs-read={tmp_path}",
-        f"--allow-fs-write={tmp_path / 'tmp'}",
-        "--allow-fs-metadata",
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist", "test_it.py"),
-        cwd=tmp_path,
-        env={"TMPDIR": str(tmp_path / "tmp")},
-    )
-    assert done.code == 0, done.said
-    assert "1 passed" in done.stdout
-
-
-def test_venv(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
-    """``-m venv`` needs its folder."""
-    target = tmp_path / "new"
-    grants = [f"--allow-fs-read={tmp_path}", f"--allow-fs-write={tmp_path}"]
-    bare = sandbox(*grants, "-m", "venv", "--without-pip", target)
-    assert bare.code == 0, bare.said
-    assert (target / "pyvenv.cfg").exists()
-
-
 @pytest.mark.slow
 def test_venv_with_pip(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
-    """For pip, also child processes and what pip wants to know of the machine."""
+    """For pip, besides its folder, also child processes and what pip wants to know of the machine."""
     if importlib.util.find_spec("ensurepip") is None:
         pytest.skip("needs ensurepip; this interpreter has none")
     environment = {"TMPDIR": str(tmp_path)}
@@ -138,19 +63,6 @@ def test_venv_with_pip(tmp_path: pathlib.Path, sandbox: support.Run) -> None:
     whole = sandbox(*grants, "--allow-child-process", "-m", "venv", "--clear", target, env=environment, timeout=110)
     assert whole.code == 0, whole.said
     assert (target / "bin" / "pip").exists()
-
-
-def test_numpy(sandbox: support.Run) -> None:
-    """numpy is native code that starts threads: addons and workers."""
-    if importlib.util.find_spec("numpy") is None:
-        pytest.skip("needs numpy; it isn't installed for this interpreter")
-    program = "import numpy; print(numpy.linalg.inv(numpy.eye(3)).sum())"
-    done = sandbox("--allow-addons", "--allow-worker", "-c", program)
-    assert done.code == 0, done.said
-    assert done.stdout == "3.0\n"
-    denied = sandbox("-c", program)
-    assert denied.code == 1, denied.said
-    assert "--allow-addons" in denied.stderr
 
 
 def test_the_users_own_example(tmp_path: pathlib.Path, sandbox: support.Run) -> None:

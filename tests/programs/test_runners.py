@@ -19,7 +19,7 @@ from tests.house.test_install import installer, wheels
 from tests.programs import wheel
 
 if TYPE_CHECKING:
-    from tests.support import Finished, Run
+    from tests.support import Finished
 
 OURS = "sandboxed-python-supervisor"
 DATA = "text of the file"
@@ -83,7 +83,9 @@ def bench(folder: str) -> Bench:
 
 def test_uvx(bench: Bench) -> None:
     uv = installer("uv")
-    bench.works(uv, "tool", "run", "--from", OURS, "--with", wheel.NAME, "sandboxed-python", "-m", "some_tool", "data.txt")
+    bench.works(
+        uv, "tool", "run", "--from", OURS, "--with", wheel.NAME, "sandboxed-python", "-m", "some_tool", "data.txt"
+    )
 
 
 def test_uv_run(bench: Bench) -> None:
@@ -146,7 +148,7 @@ def environment_of_its_own(bench: Bench) -> str:
     script = os.path.join(venv, "bin", wheel.NAME)
     with open(script, "w", encoding="utf-8") as file:
         file.write(f"#!{venv}/bin/python3\nimport sys\nfrom some_tool.__main__ import main\nsys.exit(main())\n")
-    os.chmod(script, 0o755)  # noqa: PTH101
+    os.chmod(script, 0o755)
     return venv
 
 
@@ -163,10 +165,12 @@ def test_a_console_script_of_another_environment(bench: Bench, environment_of_it
 
 
 def test_a_console_script_of_the_same_environment(bench: Bench) -> None:
-    """As a path, or as the module it starts; here pip's, which says its version and reads nothing."""
+    """By its path, or the module that it starts; here pytest's, which says its version and reads nothing."""
     script = os.path.join(sysconfig.get_path("scripts"), "pytest")
     for words in ([script], ["-m", "pytest"]):
-        done = bench.run(*support.installed(), *words, "--version", options="--permission --allow-worker --allow-addons")
+        done = bench.run(
+            *support.installed(), *words, "--version", options="--permission --allow-worker --allow-addons"
+        )
         assert done.code == 0, done.said
         assert done.stdout.startswith("pytest "), done.said
 
@@ -176,7 +180,7 @@ def test_a_first_line(bench: Bench) -> None:
     script = os.path.join(bench.folder, "script")
     with open(script, "w", encoding="utf-8") as file:
         file.write(f"#!/usr/bin/env -S sandboxed-python --permission\n{wheel.MAIN}")
-    os.chmod(script, 0o755)  # noqa: PTH101
+    os.chmod(script, 0o755)
     path = f"{os.path.dirname(support.installed()[0])}:{os.environ['PATH']}"
     bench.works(script, "data.txt", PATH=path)
     denied = bench.run(script, "data.txt", PATH=path)
