@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import support
 from tests.programs.catalogue import ABOUT_THE_MACHINE
 
 if TYPE_CHECKING:
     import pathlib
+
+    from tests import support
 
 
 def test_modules_of_the_standard_library(sandbox: support.Run) -> None:
