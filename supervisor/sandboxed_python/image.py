@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     Row = tuple[str, bool, int, int, CodeType]
     Image = tuple[bytes, list[Row]]
 
-# What is needed by every start, by grants of paths, by the broker. In the order of their imports: a module comes after
+# What is needed by every start, by grants of paths, by the broker, by a program that may start others, by a Python that
+# it has started. In the order of their imports: a module comes after
 # what it imports. "" is the package itself.
 PARTS = {
     "start": (
@@ -40,6 +41,14 @@ PARTS = {
         "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",
         "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change", "broker.calls_names",
         "broker.calls_open", "broker.gate", "broker.serve",
+    ),
+    "inherit": (
+        "child.inherit",
+    ),
+    "again": (
+        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
+        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
+        "child.runner", "child.boot", "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -70,6 +79,13 @@ def start(image: Image, this: ModuleType) -> None:
         _load(image[1])
 
 
+def again(image: Image, this: ModuleType) -> None:
+    """Do the same for the part "again", which ``child/site/sitecustomize.py`` has read."""
+    if _valid("again", image):
+        sys.modules[this.__name__] = this
+        _load(image[1])
+
+
 def _load(rows: list[Row]) -> None:
     modules = sys.modules
     new_module = type(sys)
@@ -95,6 +111,8 @@ def write_missing() -> None:
     cache = f"{_FOLDER}/__pycache__"
     if not _missing or sys.dont_write_bytecode or not os.access(cache, os.W_OK):
         return
+    first = f"{_FOLDER}/child/site/sitecustomize.py"
+    _frozen_importlib_external.SourceFileLoader("sitecustomize", first).get_code("sitecustomize")  # writes its .pyc
     for part in PARTS:
         try:
             _write(part)

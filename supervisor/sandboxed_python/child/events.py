@@ -63,7 +63,12 @@ def _switch(judge: Judge, row: tuple[str, int], arguments: Any) -> Denial:
 
 
 def _chdir(judge: Judge, _row: Any, arguments: Any) -> Denial:
-    """Os.chdir and os.fchdir: relative paths lead elsewhere afterwards."""
+    """Os.chdir and os.fchdir: relative paths lead elsewhere afterwards.
+
+    To stay is granted, as the kernel does: what multiprocessing starts goes where its parent is.
+    """
+    if arguments[0] == _getcwd():
+        return None
     judge.seen.clear()
     return judge.denial(READ, arguments[0], None, FOLLOW)
 
@@ -100,8 +105,8 @@ def _import(judge: Judge, _row: Any, arguments: Any) -> Denial:
     """
     path = arguments[1]
     if path is None:
-        if arguments[0] in INTERPRETERS:
-            judge.close_interpreters(arguments[0])
+        if arguments[0] in judge.modules:
+            judge.prepare_module(arguments[0])
         return None
     path = _fsdecode(path)
     folder = _dirname(path)
@@ -245,7 +250,7 @@ EVENTS: dict[str, tuple[str, Callable[[Judge, Any, Any], Denial], Any]] = {
     "sys.addaudithook": ("", _audit_hook, None),
     "_thread.start_joinable_thread": ("worker", _thread, None),
     "_thread.start_new_thread": ("worker", _thread, None),
-    "import": ("addon", _import, None),
+    "import": ("", _import, None),
     "sqlite3.enable_load_extension": ("addon", _extensions, None),
     "sqlite3.load_extension": ("addon", _switch, ("addon", 1)),
     "ctypes.dlopen": ("ffi", _dlopen, None),

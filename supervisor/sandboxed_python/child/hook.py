@@ -34,12 +34,14 @@ _fsdecode = os.fsdecode
 _dirname = os.path.dirname
 
 _REMEMBERED = 4096
+_SHARED = "/dev/shm"  # noqa: S108 - where libc puts semaphores and shared memory
 
 
 class JudgingSlot(Slot):
-    """The slot of raising.py, and what the wrapper of os.open tells the hook."""
+    """The slot of raising.py, what the wrapper of os.open tells the hook, and whether the judge itself is importing."""
 
     folder: int | None = None
+    importing: bool = False
 
 
 class Judge:
@@ -52,7 +54,7 @@ class Judge:
         own: the folder of the interpreter's own extension modules, as spelled and resolved.
         rows: what is asked about events, as ``table``; the hook looks here.
         preloading: this package itself is loading and calling libraries.
-        closing: the judge itself is importing what makes subinterpreters.
+        modules: what is to be done to modules when they are imported; see ``wrap.modules``.
         heard: the program has added an audit hook.
     """
 
@@ -63,13 +65,14 @@ class Judge:
         self.slot = JudgingSlot()
         self.seen: set[Any] = set()
         self.folders: dict[str, str] = {}
-        self.preloaded = self.preloading = self.closing = self.heard = False
+        self.preloaded = self.preloading = self.heard = False
         self.own = [path for path in sys.path if path.endswith("/lib-dynload")][:1]
         self.own += [resolve(path, "/", _readlink) for path in self.own]
         self.rows = self.table()
         self.runtime = tuple(
             [path + "/" for grant in policy.read if grant.implicit and grant.kind == "tree" for path in grant.paths]
         )
+        self.modules = wrap.modules(self)
 
     def remember(self, arguments: Any) -> None:
         """Remember that an ``open`` event was granted. Nothing else about the event matters, so the next passes."""
@@ -209,23 +212,32 @@ class Judge:
         finally:
             self.preloading = already
 
-    def close_interpreters(self, name: str) -> None:
-        """Import the module that makes subinterpreters, before the program does, to make it refuse."""
-        if self.closing or name in sys.modules or self.refusal("worker") is None:
+    def prepare_module(self, name: str) -> None:
+        """Import a module before the program does, to do to it what is to be done."""
+        slot = self.slot
+        if slot.importing or name in sys.modules:
             return
-        self.closing = True
+        slot.importing = True
         try:
-            wrap.refuse(__import__(name), "create", self)
+            self.modules[name](__import__(name))
         finally:
-            self.closing = False
+            slot.importing = False
+
+    def shared_denial(self, *, writes: bool) -> AccessDeniedError | None:
+        """Return the error if the policy doesn't grant files in ``/dev/shm``, else None; it names the folder."""
+        for scope in (READ, WRITE) if writes else (READ,):
+            error = self.denial(scope, f"{_SHARED}/x", None, ITSELF)
+            if error is not None:
+                return AccessDeniedError(error.permission, _SHARED, error.flag)
+        return None
 
     def table(self) -> dict[str, tuple[str, Any, Any]]:
         """Return the rows of the events that the policy may have to deny, and of thread starts to be prepared for."""
         granted = self.policy.granted
         told = {scope for scope in ("child", "worker", "addon", "ffi", "net", "inspector") if granted(scope)}
-        # Without addons the first thread is prepared for; without workers the makers of subinterpreters are looked for.
+        # Without addons the first thread is prepared for.
         if self.minds_threads():
-            told -= {"worker", "addon"}
+            told.discard("worker")
         return {event: row for event, row in EVENTS.items() if row[0] not in told}
 
 

@@ -1,4 +1,4 @@
-"""Wrappers of functions that raise no audit event: ``os.stat`` and its family, ``os.mkfifo``, thread start.
+"""Wrappers of functions that raise no audit event: ``os.stat`` and its family, ``os.mkfifo``, thread start, semaphores.
 
 Runs in: child. They keep name, documentation, signature and module of what they wrap. Their code names ``<frozen os>``
 as its file and their globals nothing, so that a traceback shows nothing of this package. ``importlib`` keeps the
@@ -11,11 +11,13 @@ import os
 import posix
 import sys
 
+from sandboxed_python import image
 from sandboxed_python.child.events import FOLLOW, INTERPRETERS, ITSELF, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     from sandboxed_python.child.hook import Judge
@@ -38,9 +40,12 @@ class Wrappers:
         plain = _general(judge)
         if not judge.policy.metadata_open:
             plain += _metadata(judge, guarded=guarded)
+        self._inherit = inherit = _inheritance(judge)
+        if inherit is not None:
+            plain += inherit.functions()
         self._judge = judge
         self._threads = False
-        self._pairs = [(original, _dress(one, original)) for one in plain for original in [_POSIX[one.__name__]]]
+        self._pairs = [(original, dress(one, original)) for one in plain for original in [_POSIX[one.__name__]]]
         # The import system asks the kernel itself: it looks at many places and takes any refusal for absence.
         self._originals = type(sys)("posix")
         self._originals.__dict__.update(_POSIX)
@@ -60,28 +65,35 @@ class Wrappers:
                     functions.discard(original)
                     functions.add(wrapper)
         self._mind_threads()
+        self._mind_modules()
+        if self._inherit is not None:
+            self._inherit.begin()
 
     def narrow(self) -> None:
         """Add what a narrower policy needs."""
         self._mind_threads()
-        for name in INTERPRETERS:
-            if name in sys.modules and self._judge.refusal("worker") is not None:
-                refuse(sys.modules[name], "create", self._judge)
+        for name in INTERPRETERS & sys.modules.keys():
+            self._judge.modules[name](sys.modules[name])
 
     def _mind_threads(self) -> None:
         if sys.version_info < (3, 12) and not self._threads and self._judge.minds_threads():
             self._threads = True
             _wrap_threads(self._judge)
 
+    def _mind_modules(self) -> None:
+        """Do to modules that have been imported already, by a ``.pth`` file for example, what is to be done."""
+        for name in self._judge.modules.keys() & sys.modules.keys():
+            self._judge.modules[name](sys.modules[name])
 
-def _dress(plain: Any, original: Callable[..., object]) -> Any:
+
+def dress(plain: Any, original: Callable[..., object]) -> Any:
     """Return the wrapper made to look like the original. All that its code uses is builtin or in its closure."""
     name = original.__name__
     changes: dict[str, Any] = {"co_filename": _SEEN_AS, "co_name": name, "co_firstlineno": 1}
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = name
     code = plain.__code__.replace(**changes)
-    function: Any = type(_dress)
+    function: Any = type(dress)
     wrapper = function(code, {"__builtins__": __builtins__}, name, plain.__defaults__, plain.__closure__)
     wrapper.__kwdefaults__ = plain.__kwdefaults__
     wrapper.__doc__ = original.__doc__
@@ -202,16 +214,92 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
     return wrappers if guarded else [*wrappers, access]
 
 
-def refuse(module: Any, name: str, judge: Judge) -> None:
-    """Replace a function that starts something that only ``--allow-worker`` allows."""
+def _inheritance(judge: Judge) -> ModuleType | None:
+    """Return ``child.inherit`` where the program may start others, else None."""
+    if not judge.policy.granted("child"):
+        return None
+    if f"{__package__}.inherit" not in sys.modules:
+        image.load("inherit")
+    from sandboxed_python.child import inherit
+
+    return inherit if inherit.possible() else None
+
+
+def modules(judge: Judge) -> dict[str, Callable[[Any], None]]:
+    """Return what is to be done to modules when they are imported: name -> function of the module."""
+    found: dict[str, Callable[[Any], None]] = {
+        "_multiprocessing": lambda module: _wrap_semaphores(module, judge),
+        "_posixshmem": lambda module: _wrap_shared_memory(module, judge),
+    }
+    for name in INTERPRETERS:
+        found[name] = lambda module: _refuse(module, "create", judge)
+    inherit = _inheritance(judge)
+    if inherit is not None:
+        found["_posixsubprocess"] = lambda module: _wrap_fork_exec(module, inherit)
+    return found
+
+
+def _refuse(module: Any, name: str, judge: Judge) -> None:
+    """Replace a function that starts something that only ``--allow-worker`` allows, unless that is granted."""
     refusal = judge.refusal
+    if refusal("worker") is None:
+        return
 
     def refused(*_arguments: object, **_options: object) -> None:
         error = refusal("worker")
         if error is not None:
             raise error
 
-    setattr(module, name, _dress(refused, getattr(module, name)))
+    setattr(module, name, dress(refused, getattr(module, name)))
+
+
+def _wrap_fork_exec(module: Any, inherit: Any) -> None:
+    real = module.fork_exec
+    module.fork_exec = wrapper = dress(inherit.fork_exec(module), real)
+    inherit.reach_subprocess(real, wrapper)
+
+
+def _wrap_semaphores(module: Any, judge: Judge) -> None:
+    """Put into words that a POSIX semaphore is a file in ``/dev/shm`` (sem_overview(7))."""
+    real = getattr(module, "SemLock", None)
+    if real is None:
+        return
+    denial = judge.shared_denial
+
+    def make(cls: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return real.__new__(cls, *arguments, **options)
+        except OSError:  # an older glibc that may not look there says that it isn't there
+            error = denial(writes=True)
+            if error is None:
+                raise
+        raise error
+
+    names = {
+        "__doc__": real.__doc__,
+        "__module__": real.__module__,
+        "__new__": dress(make, real.__new__),
+        "__slots__": (),
+    }
+    module.SemLock = type(real.__name__, (real,), names)
+
+
+def _wrap_shared_memory(module: Any, judge: Judge) -> None:
+    """Put into words that shared memory is a file in ``/dev/shm`` (shm_overview(7))."""
+    real = module.shm_open
+    denial = judge.shared_denial
+    writing = os.O_ACCMODE | os.O_CREAT
+
+    def shm_open(path: str, flags: int, mode: int = 0o777) -> int:
+        try:
+            return real(path, flags, mode)  # type: ignore[no-any-return]
+        except OSError:  # an older glibc that may not look there says that it isn't there
+            error = denial(writes=bool(flags & writing))
+            if error is None:
+                raise
+        raise error
+
+    module.shm_open = dress(shm_open, real)
 
 
 def _wrap_threads(judge: Judge) -> None:
@@ -227,7 +315,7 @@ def _wrap_threads(judge: Judge) -> None:
             raise error
         return real_start(*arguments)
 
-    start = _dress(start_new_thread, real_start)
+    start = dress(start_new_thread, real_start)
     _thread.start_new_thread = _thread.start_new = start
     threading = sys.modules.get("threading")
     if threading is not None:

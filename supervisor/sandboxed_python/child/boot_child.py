@@ -1,0 +1,49 @@
+"""The last preparations of a Python that the program has started: it is confined, and gets the friendly layer.
+
+Runs in: child, called by ``child/site/sitecustomize.py`` while the interpreter starts.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+
+from sandboxed_python.child import boot, hook, permission, wrap
+from sandboxed_python.child.runner import show_denial
+from sandboxed_python.errors import AccessDeniedError
+from sandboxed_python.policy.model import Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+
+def run(answer: bytearray, baseline: frozenset[str]) -> None:
+    """Install the friendly layer.
+
+    Args:
+        answer: the supervisor's, to the question for the policy (``record.wire.POLICY``).
+        baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
+    """
+    policy = Policy.from_data(marshal.loads(answer))
+    # Where the supervisor answers this question, it answers those for metadata.
+    hooks = hook.Hooks(policy, guarded=True)
+    permission.install(permission.Permission(policy))
+    hooks.install()
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = sys.__excepthook__ = _display()
+    boot.forget(baseline)
+
+
+def _display() -> Any:
+    """Return what shows uncaught exceptions as the interpreter does, and denials with Node's block."""
+    real, show, denial = sys.__excepthook__, show_denial, AccessDeniedError
+
+    def excepthook(exctype: type[BaseException], value: BaseException, traceback: TracebackType | None, /) -> None:
+        if isinstance(value, denial):
+            show(value)
+        else:
+            real(exctype, value, traceback)
+
+    return wrap.dress(excepthook, real)
