@@ -31,8 +31,8 @@ PARTS = {
         "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
         "plan.filters", "plan.build", "record", "record.wire", "launch", "launch.exits", "launch.guard",
         "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook",
-        "child.permission", "child.ending", "child.runner", "child.boot", "launch.start", "launch.supervise", "cli",
-        "cli.args", "cli.main",
+        "child.permission", "child.ending", "child.traces", "child.runner", "child.boot", "launch.start",
+        "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "grants": (
         "plan.mounts", "plan.protect",
@@ -47,8 +47,8 @@ PARTS = {
     ),
     "again": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
-        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.ending",
-        "child.runner", "child.boot", "child.inherit", "child.boot_child",
+        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.traces",
+        "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -80,8 +80,12 @@ def start(image: Image, this: ModuleType) -> None:
 
 
 def again(image: Image, this: ModuleType) -> None:
-    """Do the same for the part "again", which ``child/site/sitecustomize.py`` has read."""
-    if _valid("again", image):
+    """Do the same for the part "again", which ``child/site/sitecustomize.py`` has read.
+
+    In the sandbox each look at a file may be a question to the supervisor. So only the first and the last source are
+    looked at: an upgrade replaces all of them, and what else has changed is seen by the supervisor's next start.
+    """
+    if _valid("again", image, every=len(PARTS["again"]) - 1):
         sys.modules[this.__name__] = this
         _load(image[1])
 
@@ -136,13 +140,13 @@ _PACKAGES = frozenset(name for names in PARTS.values() for name in names if "." 
 }
 
 
-def _valid(part: str, image: Image) -> bool:
-    """Tell whether an image was made for this interpreter and from these sources."""
+def _valid(part: str, image: Image, every: int = 1) -> bool:
+    """Tell whether an image was made for this interpreter and from these sources, looking at each, or every n-th."""
     try:
         magic, rows = image
         if magic != _frozen_importlib_external.MAGIC_NUMBER or tuple([row[0] for row in rows]) != PARTS[part]:
             return False
-        for name, _is_package, changed, size, code in rows:
+        for name, _is_package, changed, size, code in rows[::every]:
             source, _ = _source(name)
             found = os.stat(source)
             if found.st_mtime_ns != changed or found.st_size != size or code.co_filename != source:

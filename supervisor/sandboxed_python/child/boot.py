@@ -6,9 +6,9 @@ Runs in: child.
 from __future__ import annotations
 
 import gc
-import sys
 
 from sandboxed_python.child import ending, hook, permission, runner
+from sandboxed_python.child.traces import forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,10 +79,3 @@ def run(program: Program, argv: list[str], *, options: list[str], baseline: froz
     runner.run(program.start, argv, options)
     if program.ending is not None:
         program.ending.end(program.hooks.judge)
-
-
-def forget(baseline: frozenset[str]) -> None:
-    """Remove every module from ``sys.modules`` that the program would not find there under a plain interpreter."""
-    modules = sys.modules
-    for name in [name for name in modules if name not in baseline]:
-        del modules[name]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import marshal
 import sys
 
-from sandboxed_python.child import boot, hook, permission, wrap
-from sandboxed_python.child.runner import show_denial
+from sandboxed_python.child import hook, permission, wrap
+from sandboxed_python.child.traces import forget, show_denial
 from sandboxed_python.errors import AccessDeniedError
 from sandboxed_python.policy.model import Policy
 
@@ -33,7 +33,7 @@ def run(answer: bytearray, baseline: frozenset[str]) -> None:
     hooks.install()
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = sys.__excepthook__ = _display()
-    boot.forget(baseline)
+    forget(baseline)
 
 
 def _display() -> Any:

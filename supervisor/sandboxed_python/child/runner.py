@@ -10,6 +10,7 @@ import _frozen_importlib_external as _files
 import os
 import sys
 
+from sandboxed_python.child.traces import show_denial
 from sandboxed_python.errors import AccessDeniedError
 
 TYPE_CHECKING = False
@@ -332,18 +333,3 @@ def _complain(text: str) -> None:
 
 def _silent(*_exception: object) -> None:
     """Show nothing: the traceback has been shown."""
-
-
-def show_denial(error: AccessDeniedError) -> None:
-    """Show an uncaught denial: the usual traceback, and Node's block after it."""
-    import traceback
-
-    if sys.stderr is None:
-        return
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
-    sys.stderr.write(f"{text} {block(error)}\n")
-
-
-def block(error: AccessDeniedError) -> str:
-    """Return Node's block of a denial: code, permission, resource."""
-    return f"{{\n  code: {error.code!r},\n  permission: {error.permission!r},\n  resource: {error.resource!r}\n}}"
