@@ -8,11 +8,12 @@ again. Source: landlock(7), seccomp(2); THREATS 9 (child_relaunch, child_env_cle
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.escape.attack import leaked
+from tests.escape.attack import PACKAGE, leaked
 
 if TYPE_CHECKING:
     from tests.escape.attack import Attacker
@@ -46,6 +47,43 @@ def test_options_in_the_environment(attacker: Attacker) -> None:
         "--allow-child-process",
         harm=leaked,
     )
+
+
+# Each starts a Python that has no hook, or another one. What it prints is looked at.
+HOOKLESS = {
+    "isolated": "subprocess.run([sys.executable, '-I', '-c', code])",
+    "without the environment": "subprocess.run([sys.executable, '-E', '-c', code])",
+    "without site": "subprocess.run([sys.executable, '-S', '-c', code])",
+    "an empty environment": "subprocess.run(['env', '-i', sys.executable, '-c', code])",
+    "without the variable": "subprocess.run(['env', '-u', 'PYTHONPATH', sys.executable, '-c', code])",
+    "words of the model's in the arguments": "subprocess.run([sys.executable, '-c', code, '--permission', '--allow-fs-read=*'])",
+    "another sitecustomize": "open(WRITE + '/sitecustomize.py', 'w').write(code)\n"
+    "subprocess.run(['env', 'PYTHONPATH=' + WRITE, sys.executable, '-c', 'pass'])",
+}
+
+
+@pytest.mark.parametrize("name", HOOKLESS)
+def test_a_python_without_the_hook(attacker: Attacker, name: str) -> None:
+    """The hook is a courtesy: where it is missing the kernel refuses all the same."""
+    code = "print(open({SECRET!r} + '/data').read())"
+    attacker.must_fail(
+        f"import subprocess\ncode = {code!r}.replace('{{SECRET!r}}', repr(SECRET))\n{HOOKLESS[name]}",
+        "--allow-child-process",
+        harm=leaked,
+    )
+
+
+def test_a_forged_entry_leads_the_supervisor_nowhere(attacker: Attacker) -> None:
+    """Who is led to the folder of the hook, or to one that looks like it, doesn't load it into a supervisor."""
+    folder = attacker.path("write", "sandboxed_python", "child", "site")
+    attacker.put(f"{folder}/sitecustomize.py", f"open({attacker.path('write', 'loaded')!r}, 'w').close()\n")
+    for entry in (folder, os.path.join(PACKAGE, "child", "site")):
+        ended = attacker.run(
+            [*attacker.command, "--permission", "-c", "import sys; print(sys.permission.has('child'))"],
+            env={"PYTHONPATH": entry},
+        )
+        assert ended.stdout == "False\n", ended.said
+        assert not attacker.exists("write/loaded")
 
 
 TCL = {

@@ -54,8 +54,15 @@ print(json.dumps(answer, default=repr), flush=True)
 """
 
 
-def replay(case: dict[str, Any], top: str) -> str:
-    """Replay one case and tell what was wrong."""
+# Runs the probe in a Python of its own.
+STARTER = """
+import subprocess, sys
+sys.exit(subprocess.run([sys.executable, "-c", *sys.argv[1:]], env={}).returncode)
+"""
+
+
+def replay(case: dict[str, Any], top: str, *, child: bool = False) -> str:
+    """Replay one case and tell what was wrong; with ``child`` in a Python that a confined program starts."""
     put(SETUPS[case["setup"]], top)
     before = snapshot(top)
     python = {name: fill(value, top) if isinstance(value, str) else value for name, value in case["python"].items()}
@@ -64,8 +71,9 @@ def replay(case: dict[str, Any], top: str) -> str:
             python[name] = {"$path": fill(python[name]["$path"], top)}
     python["run"] = case["python"]["run"]
     flags = [flag.replace("$ROOT", top) for flag in case["flags"]]
+    words = ["--allow-child-process", "-c", STARTER, PROBE] if child else ["-c", PROBE]
     with subprocess.Popen(
-        [*support.installed(), "--permission", *flags, "-c", PROBE, json.dumps(python)],
+        [*support.installed(), "--permission", *flags, *words, json.dumps(python)],
         cwd=fill(case["cwd"], top),
         env=support.clean_environment(),
         stdin=subprocess.PIPE,
@@ -113,6 +121,21 @@ def test_operations(chunk: int, tmp_path: pathlib.Path, sandbox: support.Run) ->
         top = os.path.realpath(tmp_path / case["id"])
         os.mkdir(top)
         text = replay(case, top)
+        if text:
+            wrong[case["id"]] = (text, case["flags"], case["python"], case["expect"])
+    assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
+
+
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(chunk, marks=[pytest.mark.slow] if chunk % 6 else []) for chunk in range(12)]
+)
+def test_operations_in_a_child(chunk: int, tmp_path: pathlib.Path, sandbox: support.Run) -> None:
+    """A Python that the program starts answers as the program would."""
+    wrong = {}
+    for case in [case for case in RUNS if case["expect"].get("permission") != "ChildProcess"][chunk::12]:
+        top = os.path.realpath(tmp_path / case["id"])
+        os.mkdir(top)
+        text = replay(case, top, child=True)
         if text:
             wrong[case["id"]] = (text, case["flags"], case["python"], case["expect"])
     assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
