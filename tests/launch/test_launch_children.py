@@ -168,6 +168,17 @@ def test_outside_it_does_nothing(environment: Mapping[str, str]) -> None:
     assert lines(led) == lines(environment)
 
 
+@pytest.mark.parametrize("rest", ["", ":/nowhere"])
+def test_the_command_led_there_gives_the_program_what_is_left(rest: str, sandbox: support.Run) -> None:
+    """A command in the sandbox finds the entry, and has a hook of its own to install."""
+    import sandboxed_python
+
+    entry = os.path.dirname(sandboxed_python.__file__) + SITE
+    code = "import os, sys; print(os.environ.get('PYTHONPATH'), [e for e in sys.path if 'site' in e.split('/')])"
+    ended = sandbox("-c", code, env={"PYTHONPATH": entry + rest})
+    assert ended.stdout == f"{rest[1:] or None} []\n", ended.said
+
+
 @pytest.mark.parametrize("version", OTHERS)
 def test_another_version(version: str, sandbox: support.Run) -> None:
     python = other(version)

@@ -54,6 +54,16 @@ def without(value: bytes) -> bytes | None:
     return rest if colon else None
 
 
+def take_out() -> None:
+    """Take the entry out of this process's environment: what it starts is given another one, or none."""
+    value = posix.environ.get(_KEY)
+    kept = without(value) if value is not None else None
+    if kept is not None:
+        os.environb[_KEY] = kept
+    elif value is not None:
+        del os.environb[_KEY]
+
+
 def begin() -> None:
     """Put the entry into the C library's environment."""
     posix.putenv(_KEY, add(posix.environ.get(_KEY)))

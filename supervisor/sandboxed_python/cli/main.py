@@ -92,6 +92,10 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
     except OSError as error:
         message = f"the working directory: {error.strerror}"
         raise LaunchError(message) from error
+    if "PYTHONPATH" in os.environ:
+        from sandboxed_python.child import inherit
+
+        inherit.take_out()  # of a sandbox around this one
     command = parse(words, os.environ, cwd)
     if command.action in ("help", "version", "check"):
         print_and_stop(command)
