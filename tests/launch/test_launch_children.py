@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -168,6 +169,27 @@ def test_outside_it_does_nothing(environment: Mapping[str, str]) -> None:
     assert lines(led) == lines(environment)
 
 
+def test_it_asks_as_the_supervisor_is_asked() -> None:
+    import sandboxed_python
+    from sandboxed_python.record import wire
+
+    with open(os.path.dirname(sandboxed_python.__file__) + SITE + "/sitecustomize.py", encoding="utf-8") as file:
+        assert f'_WIRE, _POLICY = 0x{wire.WIRE:X}, "{wire.POLICY}"' in file.read()
+
+
+def test_what_was_given_up_is_given_up_in_what_starts_later(sandbox: support.Run) -> None:
+    """And a Python that is started can give up more, for itself."""
+    tell = "print(sys.permission.has('net'), sys.permission.has('fs.read', '/usr/lib'), sys.permission.has('worker'))"
+    inner = (
+        f"import sys, socket\n{tell}\ntry: socket.socket()\nexcept PermissionError as error: print(error.permission)"
+    )
+    inner += f"\nsys.permission.drop('worker'); {tell}; import threading; threading.Thread(target=print).start()"
+    code = f"sys.permission.drop('net'); {WAYS['subprocess']}; {tell}"
+    ended = sandbox("--allow-child-process", "--allow-net", "--allow-worker", "-c", starts(code, inner))
+    assert ended.stdout == "False True True\nNet\nFalse True False\nFalse True True\n", ended.said
+    assert "permission: 'WorkerThreads'" in ended.stderr
+
+
 @pytest.mark.parametrize("rest", ["", ":/nowhere"])
 def test_the_command_led_there_gives_the_program_what_is_left(rest: str, sandbox: support.Run) -> None:
     """A command in the sandbox finds the entry, and has a hook of its own to install."""
@@ -277,18 +299,11 @@ def test_multiprocessing(method: str, folder: str, sandbox: support.Run) -> None
     path = os.path.join(folder, "pool.py")
     with open(path, "w") as file:
         file.write(POOL)
-    grants = (
-        [*SHARED, "--allow-net", f"--allow-fs-read={folder}", f"--allow-fs-write={folder}/"]
-        if method == "forkserver"
-        else SHARED
-    )
-    if method == "forkserver":
-        os.mkdir(os.path.join(folder, "tmp"))
-        grants = [*SHARED, "--allow-net", f"--allow-fs-read={folder}", f"--allow-fs-write={folder}/tmp"]
-    ended = sandbox(
-        "--allow-child-process", *grants, path, method, cwd="/", env={"TMPDIR": os.path.join(folder, "tmp")}
-    )
     net = method == "forkserver"
+    with tempfile.TemporaryDirectory(prefix="sp-") as short:  # a socket's path has 107 characters at most
+        more = ["--allow-net", f"--allow-fs-read={short}", f"--allow-fs-write={short}"] if net else []
+        words = ["--allow-child-process", *SHARED, *more, path, method]
+        ended = sandbox(*words, cwd="/", env={"TMPDIR": short})
     rows = [(number, "AccessDeniedError", "FileSystemRead", net) for number in range(6)]
     assert ended.stdout == f"{rows[1:3]}\nFileSystemRead /etc/passwd\n{rows[3]} 7\n{rows[4:6]}\n", ended.said
 

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from sandboxed_python.child.hook import KernelSide
 
-def run(answer: bytearray, baseline: frozenset[str]) -> None:
+
+def run(answer: bytearray, baseline: frozenset[str], kernel: KernelSide) -> None:
     """Install the friendly layer.
 
     Args:
         answer: the supervisor's, to the question for the policy (``record.wire.POLICY``).
         baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
+        kernel: see ``hook.Hooks``.
     """
     policy = Policy.from_data(marshal.loads(answer))
     # Where the supervisor answers this question, it answers those for metadata.
-    hooks = hook.Hooks(policy, guarded=True)
-    permission.install(permission.Permission(policy))
+    hooks = hook.Hooks(policy, guarded=True, kernel=kernel)
+    permission.install(permission.Permission(policy, hooks.narrow))
     hooks.install()
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = sys.__excepthook__ = _display()

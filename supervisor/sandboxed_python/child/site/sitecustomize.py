@@ -11,6 +11,7 @@ import sys
 
 _BASELINE = frozenset(sys.modules) - frozenset((__name__,))
 _PACKAGE = "sandboxed_python"
+_WIRE, _POLICY = 0x7FFFFFF5, "sandboxed-python.policy"  # of record/wire.py
 
 
 def _run():
@@ -41,7 +42,7 @@ def _ask():
     for size in (1 << 14, 1 << 20, 1 << 26):
         answer = bytearray(size)
         try:
-            os.setxattr(0x7FFFFFF5, "sandboxed-python.policy", answer)
+            os.setxattr(_WIRE, _POLICY, answer)
         except OSError as error:
             if not answer[0] and error.errno != 34:  # ERANGE: the buffer is too small
                 return None
@@ -87,7 +88,7 @@ def _boot(folder, answer):
         _frozen_importlib._load(found)  # type: ignore[attr-defined]
     from sandboxed_python.child import boot_child
 
-    boot_child.run(answer, _BASELINE)
+    boot_child.run(answer, _BASELINE, lambda: __import__(_PACKAGE + ".launch.narrow", fromlist=["narrow"]).narrow)
 
 
 _run()
