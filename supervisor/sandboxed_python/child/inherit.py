@@ -90,7 +90,8 @@ def functions() -> list[Any]:
         else:
             real_unsetenv(variable)
 
-    wrappers = [execve, putenv, unsetenv, *_spawners()]
+    spawners = [_spawner(each) for each in ("posix_spawn", "posix_spawnp") if hasattr(posix, each)]
+    wrappers = [execve, putenv, unsetenv, *spawners]
     real_create = getattr(posix, "_create_environ", None)
     if real_create is not None:  # 3.14: os.reload_environ()
 
@@ -106,24 +107,14 @@ def functions() -> list[Any]:
     return wrappers
 
 
-def _spawners() -> list[Any]:
-    passed_on = _in_mapping
-    wrappers = []
-    if hasattr(posix, "posix_spawn"):
-        real_spawn = posix.posix_spawn
+def _spawner(name: str) -> Any:
+    real, passed_on = getattr(posix, name), _in_mapping
 
-        def posix_spawn(path: Any, argv: Any, env: Mapping[Any, Any], /, **options: Any) -> int:
-            return real_spawn(path, argv, passed_on(env), **options)
+    def spawn(path: Any, argv: Any, env: Mapping[Any, Any], /, **options: Any) -> Any:
+        return real(path, argv, passed_on(env), **options)
 
-        wrappers.append(posix_spawn)
-    if hasattr(posix, "posix_spawnp"):
-        real_spawnp = posix.posix_spawnp
-
-        def posix_spawnp(path: Any, argv: Any, env: Mapping[Any, Any], /, **options: Any) -> int:
-            return real_spawnp(path, argv, passed_on(env), **options)
-
-        wrappers.append(posix_spawnp)
-    return wrappers
+    spawn.__name__ = name
+    return spawn
 
 
 def _in_mapping(environment: Any) -> Any:
