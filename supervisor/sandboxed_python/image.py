@@ -116,12 +116,12 @@ def write_missing() -> None:
     if not _missing or sys.dont_write_bytecode or not os.access(cache, os.W_OK):
         return
     first = f"{_FOLDER}/child/site/sitecustomize.py"
-    _frozen_importlib_external.SourceFileLoader("sitecustomize", first).get_code("sitecustomize")  # writes its .pyc
-    for part in PARTS:
-        try:
+    try:
+        _frozen_importlib_external.SourceFileLoader("sitecustomize", first).get_code("sitecustomize")  # its .pyc
+        for part in PARTS:
             _write(part)
-        except OSError:  # full disk, read-only file system: the next start imports as usual
-            return
+    except OSError:  # full disk, read-only file system: the next start imports as usual
+        return
 
 
 def _file(part: str) -> str:
