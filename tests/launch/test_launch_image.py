@@ -104,3 +104,15 @@ print(walk(plain, narrow(plain)), len(narrow(plain).co_linetable) < len(plain.co
     count, smaller = ended.stdout.split()
     assert int(count) > 10
     assert smaller == "True"
+
+
+def test_a_python_in_the_sandbox_needs_what_its_image_holds_and_no_more() -> None:
+    code = """
+import sys
+from sandboxed_python.child import boot_child, inherit
+print(*[name.partition(".")[2] for name in sys.modules if name.partition(".")[0] == "sandboxed_python"], sep=",")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=True, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    assert sorted(ended.stdout.strip().split(",")) == sorted(PARTS["again"])
