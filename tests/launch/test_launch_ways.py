@@ -13,7 +13,7 @@ import pytest
 
 import sandboxed_python
 from sandboxed_python.cli.main import HARMLESS
-from tests.launch.plain import confined, other_pythons, plain, plain_python, same
+from tests.launch.plain import confined, inside, other_pythons, plain, plain_python, same
 from tests.support import execute, installed
 
 if TYPE_CHECKING:
@@ -475,3 +475,43 @@ main.main(frozenset(sys.modules))
     assert (ended.code, ended.stdout) == (0, "\n"), ended.said
     twin = execute([plain_python(), program, images, " ".join(names), *words])
     assert "sandboxed_python.broker.calls_socket" in twin.stdout, twin.said
+
+
+# Without openat2(2), which a service manager can take away (RestrictSUIDSGID= of systemd: its flags are in memory)
+
+WITHOUT_OPENAT2 = """
+import errno, json, os, sys
+print(json.load(open(sys.argv[1] + "/granted/file")), os.stat(sys.argv[1] + "/granted/file").st_size)
+for attempt in (open, os.stat):
+    try: attempt(sys.argv[1] + "/secret")
+    except OSError as error: print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
+@pytest.mark.parametrize("option", [[], ["-B"]], ids=["fork", "exec"])
+def test_without_openat2_all_is_as_it_was(run: Run, folder: str, option: list[str], refusal: str) -> None:
+    os.mkdir(f"{folder}/granted")
+    for name in ("granted/file", "secret"):
+        with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+            file.write("5")
+    words = ["--permission", f"--allow-fs-read={folder}/granted/", *option, "-c", WITHOUT_OPENAT2, folder]
+    ended = run(*words, command=[*inside("openat2", refusal), *installed()])
+    assert (ended.code, ended.stdout) == (0, "5 1\nEACCES\nEACCES\n"), ended.said
+
+
+@pytest.mark.parametrize("refusal", ["", "ENOSYS", "EPERM"])
+def test_a_granted_path_is_opened_without_following_links(folder: str, refusal: str) -> None:
+    """What a link that was put there since leads to was not granted."""
+    os.makedirs(f"{folder}/real/below")
+    os.symlink("real", f"{folder}/link")
+    code = (
+        "import errno, os, sys; from sandboxed_python.launch.confine import open_in_place\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(os.readlink(f'/proc/self/fd/{open_in_place(name)}'))\n"
+        "    except OSError as error: print(errno.errorcode[error.errno])"
+    )
+    names = [f"{folder}{name}" for name in ("/real/below", "/real", "/link", "/link/below", "/none", "/none/below")]
+    prefix = inside("openat2", refusal) if refusal else []
+    ended = execute([*prefix, sys.executable, "-c", code, *names, "/"])
+    assert ended.stdout.split() == [*names[:2], "ELOOP", "ELOOP", "ENOENT", "ENOENT", "/"], ended.said

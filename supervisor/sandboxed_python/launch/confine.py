@@ -117,7 +117,25 @@ def open_in_place(path: str) -> int:
         OSError: it can't be opened; ``ELOOP``: there is a link on the way now.
     """
     how = (uapi.O_PATH | os.O_CLOEXEC).to_bytes(8, "little") + bytes(8) + uapi.RESOLVE_NO_SYMLINKS.to_bytes(8, "little")
-    return syscall("openat2", uapi.AT_FDCWD & 0xFFFFFFFFFFFFFFFF, os.fsencode(path) + b"\0", how, len(how))
+    try:
+        return syscall("openat2", uapi.AT_FDCWD & 0xFFFFFFFFFFFFFFFF, os.fsencode(path) + b"\0", how, len(how))
+    except KernelError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    # A service manager's filter refuses openat2(2), whose flags it can't see (systemd.exec(5), RestrictSUIDSGID=).
+    here = os.open("/", uapi.O_PATH | os.O_CLOEXEC)
+    for name in path.split("/"):
+        if not name:
+            continue
+        try:
+            there = os.open(name, uapi.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = there
+        if os.stat(here).st_mode & 0o170000 == 0o120000:
+            os.close(here)
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return here
 
 
 def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, keep: tuple[int, ...]) -> None:
