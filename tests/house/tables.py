@@ -25,6 +25,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/architecture.md",
+    "docs/batch.md",
     "docs/node-page.md",
     "docs/parity.md",
     "docs/policies.md",
