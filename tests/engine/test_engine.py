@@ -3,6 +3,7 @@
 ``scripts/container-test`` builds the image, and says by these variables where it is; without them nothing is run:
 
 - ``SANDBOXED_PYTHON_IMAGE``: the image's name
+- ``SANDBOXED_PYTHON_EXAMPLE``: that of ``examples/docker/``
 - ``SANDBOXED_PYTHON_ENGINE``: the words that start the engine, ``podman --root ...`` or ``docker``
 - ``SANDBOXED_PYTHON_ENGINE_RUN``: further options of its ``run``
 
@@ -20,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+import yaml
 
 from tests import support
 from tests.escape import attack
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE = os.environ.get("SANDBOXED_PYTHON_IMAGE", "")
+EXAMPLE = os.environ.get("SANDBOXED_PYTHON_EXAMPLE", "")
 ENGINE = shlex.split(os.environ.get("SANDBOXED_PYTHON_ENGINE", ""))
 RUN = shlex.split(os.environ.get("SANDBOXED_PYTHON_ENGINE_RUN", ""))
 if not (IMAGE and ENGINE):
@@ -309,3 +312,38 @@ def test_plain_python_as_process_1_would_not(container: Container) -> None:
     """What ``zombies`` counts, where they are."""
     with running(container, "-c", MAKES_ORPHANS) as job:
         assert zombies(job.process()) == ORPHANS
+
+
+# The example
+
+
+def as_composed() -> list[str]:
+    """Return the options of ``run`` that the service in ``compose.yaml`` stands for, but its volumes and its network.
+
+    What the engine of a machine can't limit, and which network it has, is for ``SANDBOXED_PYTHON_ENGINE_RUN`` to say.
+    """
+    with open(os.path.join(ROOT, "examples", "compose.yaml"), encoding="utf-8") as file:
+        service = yaml.safe_load(file)["services"]["orders"]
+    return [
+        f"--user={service['user']}",
+        *["--read-only"] * service["read_only"],
+        *(f"--cap-drop={name}" for name in service["cap_drop"]),
+        *(f"--security-opt={option.removesuffix(':true')}" for option in service["security_opt"]),
+        f"--pids-limit={service['pids_limit']}",
+        f"--memory={service['mem_limit']}",
+    ]
+
+
+def test_the_example_as_compose_runs_it(tmp_path: pathlib.Path) -> None:
+    """Its job, its policy: another program in the same container may read its input and nothing else."""
+    if not EXAMPLE:
+        pytest.skip("needs the image of examples/docker/; found none: scripts/container-test makes one")
+    (tmp_path / "out").mkdir()
+    os.chown(tmp_path / "out", support.NOBODY, support.NOBODY)
+    mounts = [f"--volume={ROOT}/examples/data:/in:ro", f"--volume={tmp_path}/out:/out"]
+    words = [*ENGINE, "run", "--rm", *RUN, *as_composed(), *mounts, EXAMPLE]
+    check_ran(support.execute(words))
+    assert (tmp_path / "out" / "totals.json").stat().st_size > 0
+    for code, ends in (("/in/orders.csv", 0), ("/app/policy.toml", 7)):
+        ended = support.execute([*words, "-c", attempt(f"open('{code}')", torn=True)])
+        assert ended.code == ends, ended.said
