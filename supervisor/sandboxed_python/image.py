@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # what it imports. "" is the package itself.
 PARTS = {
     "start": (
-        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
+        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.limits", "policy.model",
+        "policy.decide",
         "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
         "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
         "plan.filters", "plan.build", "record", "record.wire", "launch", "launch.exits", "launch.guard",

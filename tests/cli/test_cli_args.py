@@ -22,6 +22,7 @@ from sandboxed_python.cli.args import (
 )
 from sandboxed_python.errors import MissingOptionError, UsageError
 from sandboxed_python.plan.model import Target
+from sandboxed_python.policy.limits import BY_OPTION
 from sandboxed_python.policy.table import PERMISSIONS
 
 if TYPE_CHECKING:
@@ -137,8 +138,9 @@ def test_mixed_options_in_any_order() -> None:
 
 @pytest.mark.parametrize("flag", sorted(VALUES))
 def test_values_in_one_word_or_two(flag: str) -> None:
-    one = parsed("--permission", f"{flag}=/v=w", "j.py")
-    two = parsed("--permission", flag, "/v=w", "j.py")
+    value = "1" if flag in BY_OPTION else "/v=w"
+    one = parsed("--permission", f"{flag}={value}", "j.py")
+    two = parsed("--permission", flag, value, "j.py")
     assert one == two
     assert one.target.value == "j.py"
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandboxed_python.errors import PolicyFileError
 from sandboxed_python.policy import files
+from sandboxed_python.policy.limits import Limits
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from sandboxed_python.policy.table import BY_SCOPE, PERMISSIONS, SWITCHES
@@ -343,6 +344,13 @@ POLICIES = st.builds(
     best_effort=st.booleans(),
     writable_runtime=st.booleans(),
     warnings=st.booleans(),
+    limits=st.builds(
+        Limits,
+        memory=st.none() | st.integers(1, 1 << 50),
+        cpu=st.none() | st.integers(1, 1 << 20).map(lambda value: value / 8),
+        open_files=st.none() | st.integers(1, 1 << 20),
+        grace=st.none() | st.integers(0, 100).map(float),
+    ),
 )
 
 
@@ -372,6 +380,7 @@ def test_both_formats_say_the_same(policy: Policy) -> None:
         text = files.dumps(policy, as_json=as_json)
         if name == "pyproject.toml":
             text = text.replace("[permission]", "[tool.sandboxed-python]", 1)
+            text = text.replace("[limits]", "[tool.sandboxed-python.limits]", 1)
         back = files.loads(text, "/x", shown=name, environ={}, lookup=Nothing())
         for grant in (*back.read, *back.write):
             line = text.split("\n")[int(grant.origin.rpartition(":")[2]) - 1]

@@ -10,6 +10,7 @@ import os
 from sandboxed_python.errors import MissingOptionError, UsageError
 from sandboxed_python.frozen import Frozen
 from sandboxed_python.plan.model import Target
+from sandboxed_python.policy.limits import BY_OPTION, LIMITS, Limits
 from sandboxed_python.policy.model import Policy, union
 from sandboxed_python.policy.patterns import OSLookup, parse_grant, split_commas
 from sandboxed_python.policy.table import BY_FLAG, PERMISSIONS
@@ -25,6 +26,9 @@ OPTIONS = (
     ("--permission", "", "turn the permission model on: what isn't granted is denied"),
     ("--permission-audit", "", "turn the model on, and deny nothing"),
     ("--policy", "NAME|FILE", "take grants from a preset, or a TOML or JSON file; may be repeated"),
+    *[(flag, kind.replace("grace", "duration").upper(), about) for _field, flag, kind, _by, about in LIMITS],
+    ("--result", "FILE|fd:N", "write how the job ended and what it used to a file or descriptor, as JSON"),
+    ("--progress", "", "show on stderr, if it is a terminal, what the job uses while it runs"),
     ("--allow-entrypoint", "", "let the program read its own script (the default; --no-allow-entrypoint: not)"),
     ("--allow-writable-runtime", "", "accept write grants that cover the interpreter's own files"),
     ("--best-effort", "", "on a kernel that can't enforce everything, run with what it can, and say what is missing"),
@@ -42,7 +46,13 @@ SWITCHES = frozenset([flag for flag, value, _help in OPTIONS if not value]) | {
 VALUES = frozenset([flag for flag, value, _help in OPTIONS if value]) | {
     row.flag for row in PERMISSIONS if row.kind == "paths"
 }
-NEGATABLE = (SWITCHES | {row.flag for row in PERMISSIONS}) - {"--explain", "--json", "--check", "--version", "--help"}
+NEGATABLE = (SWITCHES | {row.flag for row in PERMISSIONS} | BY_OPTION.keys()) - {
+    "--explain",
+    "--json",
+    "--check",
+    "--version",
+    "--help",
+}
 # Node ignores a value on a switch; a switch that seems to narrow and doesn't would mislead, so ours refuses it.
 
 # Python's options that take a value, attached or as the next word; the others are letters that can be joined.
@@ -61,8 +71,11 @@ class Command(Frozen):
         action: ``"run"``, ``"explain"``, ``"check"``, ``"version"``, ``"help"`` or ``"python"`` (an option of Python's
             that prints something and stops).
         json: print JSON.
+        limits: what the options say of ``Policy.limits``: field and value, None where a limit was taken back.
+        result: where the result is written, as given; "" for nowhere.
+        progress: show the progress.
         no: the flags (without ``no-``) that were taken back on the command line; they win over every source.
-        granted_flag: the first ``--allow-*`` flag seen, for ERR_MISSING_OPTION.
+        granted_flag: the first flag seen that means nothing without the model, for ERR_MISSING_OPTION.
     """
 
     policy: Policy
@@ -70,6 +83,9 @@ class Command(Frozen):
     target: Target
     action: str = "run"
     json: bool = False
+    limits: tuple[tuple[str, float | None], ...] = ()
+    result: str = ""
+    progress: bool = False
     no: frozenset[str] = frozenset()
     granted_flag: str = ""
 
@@ -84,6 +100,8 @@ class _Parser:
         self.on: dict[str, list[str]] = {}  # flag -> who gave it
         self.no: set[str] = set()
         self.policies: list[str] = []
+        self.limits: dict[str, float | None] = {}
+        self.result = ""
         self.python_options: list[str] = []
         self.python = ""
         self.stop_option = ""
@@ -136,17 +154,33 @@ class _Parser:
             self.policies.append(value)
         elif flag == "--python":
             self.python = value
+        elif flag == "--result":
+            self.result = value
+        elif flag in BY_OPTION:
+            self._limit(flag, value, name)
         else:
             grants = self.read if BY_FLAG[flag].scope == "fs.read" else self.write
             for text in split_commas(value, name):
                 grants.append(parse_grant(text, name, self.cwd, OSLookup))
+
+    def _limit(self, flag: str, value: str, name: str) -> None:
+        from sandboxed_python.policy import units
+
+        field, _flag, kind, *_ = BY_OPTION[flag]
+        try:
+            self.limits[field] = units.parse(kind, value)
+        except ValueError as error:
+            message = f"{name}: {error}"
+            raise UsageError(message) from None
 
     def _switch(self, flag: str, origin: str) -> None:
         if flag[:5] == "--no-":
             positive = "--" + flag[5:]
             self.no.add(positive)
             self.on.pop(positive, None)
-            if positive in VALUES:
+            if positive in BY_OPTION:
+                self.limits[BY_OPTION[positive][0]] = None
+            elif positive in VALUES:
                 (self.read if BY_FLAG[positive].scope == "fs.read" else self.write).clear()
         else:
             self.on.setdefault(flag, []).append(_named(flag, origin))
@@ -222,6 +256,7 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
         best_effort="--best-effort" in on,
         writable_runtime="--allow-writable-runtime" in on,
         warnings="--warnings" not in parser.no,
+        limits=Limits(**parser.limits),  # type: ignore[arg-type]  # counts and sizes are parsed to ints
         sources=tuple(name for name, used in ((ENVIRONMENT, extra), ("command line", words)) if used),
         origins=tuple(
             [(BY_FLAG[flag].scope, name) for flag in on if flag in BY_FLAG for name in dict.fromkeys(on[flag])]
@@ -229,12 +264,17 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
     )
     granted = [row.flag for row in PERMISSIONS if row.flag in on]
     granted = [grant.origin for grant in (*parser.read, *parser.write)][:1] + granted
+    granted += [flag for field, flag, *_ in LIMITS if parser.limits.get(field) is not None]
+    granted += ["--result"] * bool(parser.result) + ["--progress"] * ("--progress" in on)
     return Command(
         policy=policy,
         policies=tuple(parser.policies),
         target=target,
         action=action,
         json="--json" in on,
+        limits=tuple(parser.limits.items()),
+        result=parser.result,
+        progress="--progress" in on,
         no=frozenset(parser.no),
         granted_flag=granted[0] if granted else "",
     )
@@ -243,8 +283,9 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
 def complete(command: Command, cwd: str) -> Policy:
     """Read the policy files, and return the policy of all sources together.
 
-    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source. A file can say that it doesn't
-    turn the model on, as Node's configuration can; then another source has to, if anything is granted.
+    ``--no-allow-X`` and ``--no-permission`` on the command line win over every source, and so do its limits. A file can
+    say that it doesn't turn the model on, as Node's configuration can; then another source has to, if anything is
+    granted or limited.
 
     Raises:
         PolicyFileError: the message starts with the file and line.
@@ -259,10 +300,12 @@ def complete(command: Command, cwd: str) -> Policy:
             others = [other.replace(mode="audit") for other in others]
         if command.no:
             others = [_without(other, command.no) for other in others]
-        policy = union([*others, policy])
+        limits = union(others).limits.replace(**dict(command.limits))
+        policy = union([*others, policy]).replace(limits=limits)
         if "--permission" in command.no and command.policy.mode == "off":
             policy = policy.replace(mode="off")
-    granted = bool(policy.read or policy.write or policy.scopes) and "--permission" not in command.no
+    said = policy.read or policy.write or policy.scopes or policy.limits != Limits()
+    granted = bool(said) and "--permission" not in command.no
     if policy.mode == "off" and (granted or command.granted_flag):
         message = "--permission is required"
         raise MissingOptionError(message)

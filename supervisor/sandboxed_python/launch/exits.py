@@ -20,6 +20,7 @@ EXIT_CODES = (
     (1, "FAILURE", "the program raised (an uncaught denial, too), or --allow-* without --permission (Node: 1)"),
     (2, "PYTHON_USAGE", "python can't open the script, as with plain python"),
     (9, "BAD_OPTION", "unknown option, missing value, bad policy file or refused grant (Node: 9)"),
+    (124, "LIMIT", "a limit ended the job: --limit-time and its like (timeout: 124)"),
     (125, "SANDBOX", "the sandbox could not be set up, or this kernel can't enforce the policy (docker, env: 125)"),
     (126, "NOT_EXECUTABLE", "the interpreter given by --python can't be executed (shell: 126)"),
     (127, "NOT_FOUND", "the interpreter given by --python does not exist (shell: 127)"),

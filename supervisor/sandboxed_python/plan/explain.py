@@ -6,6 +6,7 @@ Runs in: supervisor.
 from __future__ import annotations
 
 from sandboxed_python.kernel import landlock, uapi
+from sandboxed_python.policy.limits import GRACE, LIMITS, Limits
 from sandboxed_python.policy.table import PERMISSIONS, warnings
 
 TYPE_CHECKING = False
@@ -39,6 +40,9 @@ def as_text(plan: Plan) -> str:
         _section("Denied", _denied(plan)),
         _section("How it is enforced", _mechanisms(plan)),
     ]
+    limits = _limits(plan)
+    if limits:
+        parts.insert(-1, _section("Limited", limits))
     warned = warnings(plan.policy.granted)
     if warned:
         parts.append(_section("Warnings", warned))
@@ -102,6 +106,21 @@ def _denied(plan: Plan) -> list[str]:
         elif not policy.granted(row.scope):
             lines.append(f"{row.scope:<11} {row.gates}; {row.flag} allows it")
     return lines
+
+
+def _limits(plan: Plan) -> list[str]:
+    limits = plan.policy.limits
+    if limits == Limits():
+        return []
+    from sandboxed_python.policy.units import words
+
+    grace = words("grace", GRACE if limits.grace is None else limits.grace)
+    lines = []
+    for field, flag, kind, mechanism, _about in LIMITS:
+        value = getattr(limits, field)
+        if value is not None and mechanism:
+            lines.append(f"{field.replace('_', ' '):<11} {words(kind, value)}: {mechanism}   ({flag})")
+    return [line.replace("--grace", f"--grace={grace}") for line in lines]
 
 
 def _mechanisms(plan: Plan) -> list[str]:

@@ -10,6 +10,7 @@ import os
 from sandboxed_python.errors import PolicyFileError
 from sandboxed_python.frozen import Frozen
 from sandboxed_python.policy.formats import FormatError, Places, decode, is_json
+from sandboxed_python.policy.limits import LIMITS
 from sandboxed_python.policy.table import BY_SCOPE, PERMISSIONS
 
 TYPE_CHECKING = False
@@ -28,7 +29,10 @@ PERMISSION_KEYS = {row.flag.lstrip("-"): row for row in PERMISSIONS}
 MODEL = "permission"  # the table; in it, a switch: false says that the file doesn't turn the model on, as in Node
 KNOWN_KEYS = (*PERMISSION_KEYS, *OPTIONS, MODEL)
 EXTENDS = "extends"
-TOP_KEYS = (EXTENDS, MODEL)
+# The table of the limits, and its keys: the options without "--limit-".
+LIMIT_TABLE = "limits"
+LIMIT_KEYS = {row[1].lstrip("-").removeprefix("limit-"): row for row in LIMITS}
+TOP_KEYS = (EXTENDS, MODEL, LIMIT_TABLE)
 # What else a configuration file of Node's holds, and what isn't about permissions.
 NODE_OPTIONS = "nodeOptions"
 NODE_KEYS = ("$schema", NODE_OPTIONS, "test", "testRunner", "watch")
@@ -61,12 +65,14 @@ class Contents(Frozen):
     Attributes:
         extends: the value of ``extends``.
         said: key of ``permission`` -> its value, and the path of the key in the text.
+        limits: the same of ``limits``.
         places: the lines.
         top: path in the text of the table that everything is in.
     """
 
     extends: object
     said: dict[str, tuple[object, tuple[str, ...]]]
+    limits: dict[str, tuple[object, tuple[str, ...]]]
     places: Places
     top: tuple[str, ...] = ()
 
@@ -86,12 +92,14 @@ def read_contents(text: str, source: Source) -> Contents:
     _check_keys(table, top, places, source)
     said: dict[str, tuple[object, tuple[str, ...]]] = {}
     permission = table.get(MODEL, {})
+    limits = table.get(LIMIT_TABLE, {})
     if source.pyproject:
         said = {key: (value, (*top, key)) for key, value in table.items() if _is_direct(key, value)}
         permission = {} if MODEL in said else permission
-    if not isinstance(permission, dict):
-        wanted = "an object" if source.json else "a table"
-        fail(source, places.of(*top, MODEL), f"{MODEL} has to be {wanted}, not {type_name(permission, source)}")
+    wanted = "an object" if source.json else "a table"
+    for name, value in ((MODEL, permission), (LIMIT_TABLE, limits)):
+        if not isinstance(value, dict):
+            fail(source, places.of(*top, name), f"{name} has to be {wanted}, not {type_name(value, source)}")
     for key, value in permission.items():
         path = (*top, MODEL, key)
         if key not in KNOWN_KEYS:
@@ -99,7 +107,14 @@ def read_contents(text: str, source: Source) -> Contents:
         if key in said:
             fail(source, places.of(*path), f"{key!r} is said twice, first in line {places.of(*top, key)}")
         said[key] = value, path
-    return Contents(extends=table.get(EXTENDS, []), said=said, places=places, top=top)
+    limited: dict[str, tuple[object, tuple[str, ...]]] = {}
+    for key, value in limits.items():
+        path = (*top, LIMIT_TABLE, key)
+        if key not in LIMIT_KEYS:
+            where = f"in {_table(source, LIMIT_TABLE)}"
+            fail(source, places.of(*path), _unknown(key, tuple(LIMIT_KEYS), where, source))
+        limited[key] = value, path
+    return Contents(extends=table.get(EXTENDS, []), said=said, limits=limited, places=places, top=top)
 
 
 def _descend(table: object, top: tuple[str, ...], places: Places, source: Source) -> dict[str, Any]:
@@ -121,7 +136,7 @@ def _check_keys(table: dict[str, Any], top: tuple[str, ...], places: Places, sou
     for key, value in table.items():
         if key in TOP_KEYS or (source.json and key in NODE_KEYS) or (source.pyproject and _is_direct(key, value)):
             continue
-        known = (EXTENDS, *KNOWN_KEYS) if source.pyproject else TOP_KEYS
+        known = (EXTENDS, *KNOWN_KEYS, LIMIT_TABLE) if source.pyproject else TOP_KEYS
         where = f"in [{'.'.join(top)}]" if top else "at the top"
         fail(source, places.of(*top, key), _unknown(key, known, where, source))
     options = table.get(NODE_OPTIONS)
@@ -158,9 +173,9 @@ def _unknown(key: str, known: Sequence[str], where: str, source: Source) -> str:
     return f"unknown key {key!r} {where}" + (f": did you mean {near}?" if near else f"; known are {', '.join(known)}")
 
 
-def _table(source: Source) -> str:
-    """Name the table of the grants as its format does."""
-    return '"permission"' if source.json else f"[{'.'.join((*TOOL, MODEL))}]" if source.pyproject else "[permission]"
+def _table(source: Source, name: str = MODEL) -> str:
+    """Name a table, by default that of the grants, as its format does."""
+    return f'"{name}"' if source.json else f"[{'.'.join((*TOOL, name))}]" if source.pyproject else f"[{name}]"
 
 
 def fail(source: Source, line: int, message: str) -> NoReturn:

@@ -8,14 +8,17 @@ Runs in: supervisor. Loaded only when a policy file is read or written. A file l
     allow-fs-read = ["data", "~/models"]  # relative to this file's folder (in a preset: to the working directory)
     allow-net = true
 
+    [limits]
+    memory = "512M"                       # as for --limit-memory; a number is one of bytes
+
 The same as a JSON object, in a file whose name ends in ``.json``, is what Node's configuration file holds
-(https://nodejs.org/api/cli.html), besides ``extends`` and the options that Node hasn't.
+(https://nodejs.org/api/cli.html), besides ``extends``, ``limits`` and the options that Node hasn't.
 In a ``pyproject.toml`` all of it stands in ``[tool.sandboxed-python]``, the keys of ``[permission]`` directly or in a
 table of this name.
 
-Keys are the options without their dashes. Lists are united with those of the extended files; a switch or an option that
-a file names itself, also as false, wins over what it extends. In paths ``${HOME}``, ``${TMPDIR}``, ``${CWD}`` and a
-leading ``~`` are expanded; ``$${`` stands for a literal ``${``.
+Keys are the options without their dashes, those of ``[limits]`` without ``limit-`` too. Lists are united with those of
+the extended files; a switch, an option or a limit that a file names itself, also as false, wins over what it extends.
+In paths ``${HOME}``, ``${TMPDIR}``, ``${CWD}`` and a leading ``~`` are expanded; ``$${`` stands for a literal ``${``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import stat
 from sandboxed_python.errors import PolicyFileError, UsageError
 from sandboxed_python.policy.contents import (
     EXTENDS,
+    LIMIT_KEYS,
     MODEL,
     OPTIONS,
     PERMISSION_KEYS,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 
     from sandboxed_python.policy.contents import Contents
     from sandboxed_python.policy.formats import Places
+    from sandboxed_python.policy.limits import Limits
     from sandboxed_python.policy.patterns import Grant, Lookup
 
 VARIABLES = ("HOME", "TMPDIR", "CWD")
@@ -129,6 +134,7 @@ def dumps(policy: Policy, *, as_json: bool = False) -> str:
         PolicyFileError: a path can't be said in a file: it isn't UTF-8, or holds a ``*`` that isn't a wildcard.
     """
     rows: list[tuple[str, bool | list[tuple[str, str]]]] = []
+    limits = {key: value for key, row in LIMIT_KEYS.items() if (value := getattr(policy.limits, row[0])) is not None}
     for key, row in PERMISSION_KEYS.items():
         if row.kind == "paths":
             grants = policy.read if row.scope == "fs.read" else policy.write
@@ -141,7 +147,7 @@ def dumps(policy: Policy, *, as_json: bool = False) -> str:
         value = getattr(policy, field)
         if value != getattr(Policy, field):
             rows.append((key, value))
-    return encode(rows, as_json=as_json)
+    return encode(rows, limits, as_json=as_json)
 
 
 class _Reader:
@@ -210,12 +216,35 @@ class _Reader:
                 switches[row.scope] = (*switches.get(row.scope, ()), f"{source.shown}:{at}")
             else:
                 switches.pop(row.scope, None)
+        if contents.limits:
+            changes["limits"] = self._limits(base.limits, contents, source)
         return base.replace(
             scopes=frozenset(switches),
             sources=tuple(dict.fromkeys([*base.sources, source.shown])),
             origins=tuple([(scope, origin) for scope in sorted(switches) for origin in switches[scope]]),
             **changes,
         )
+
+    def _limits(self, base: Limits, contents: Contents, source: Source) -> Limits:
+        """Return the limits of a file that extends what has the limits ``base``."""
+        from sandboxed_python.policy import units
+
+        found: dict[str, float | None] = {}
+        for key, (value, path) in contents.limits.items():
+            field, _flag, kind, *_ = LIMIT_KEYS[key]
+            if value is False:
+                found[field] = None
+                continue
+            plain = isinstance(value, (str, int)) or (isinstance(value, float) and kind in ("duration", "grace"))
+            text = f"{value:f}" if isinstance(value, float) else str(value)
+            try:
+                if not plain or value is True:
+                    message = f"{type_name(value, source)} is not {units.WANTED[kind]}, or false"
+                    raise ValueError(message)  # noqa: TRY301 - said at one place
+                found[field] = units.parse(kind, text)
+            except ValueError as error:
+                fail(source, contents.places.of(*path), f"{key}: {error}")
+        return base.replace(**found)
 
     def _extended(self, contents: Contents, source: Source, above: tuple[Source, ...]) -> Policy:
         """Return the union of what a file extends."""

@@ -12,7 +12,7 @@ from sandboxed_python.errors import PolicyFileError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 JSON = ".json"
@@ -202,11 +202,17 @@ def _tokens(text: str) -> Sequence[tuple[str, int]]:
     return [*found, (END, line)]
 
 
-def encode(rows: Sequence[tuple[str, bool | Sequence[tuple[str, str]]]], *, as_json: bool) -> str:
-    """Write the table ``permission``.
+def encode(
+    rows: Sequence[tuple[str, bool | Sequence[tuple[str, str]]]],
+    limits: Mapping[str, float] | None = None,
+    *,
+    as_json: bool,
+) -> str:
+    """Write the table ``permission``, and ``limits`` if there are any.
 
     Args:
         rows: keys and their values: true or false, or paths, each with a comment or "". JSON has no comments.
+        limits: keys and their values.
         as_json: write JSON, else TOML.
 
     Raises:
@@ -218,13 +224,16 @@ def encode(rows: Sequence[tuple[str, bool | Sequence[tuple[str, str]]]], *, as_j
         plain: dict[str, Any] = {}
         for key, value in rows:
             plain[key] = value if isinstance(value, bool) else [_utf8(text, "JSON") for text, _comment in value]
-        return json.dumps({"permission": plain}, indent=4, ensure_ascii=False) + "\n"
+        whole = {"permission": plain, **({"limits": dict(limits)} if limits else {})}
+        return json.dumps(whole, indent=4, ensure_ascii=False) + "\n"
     lines = ["[permission]"]
     for key, value in rows:
         if isinstance(value, bool):
             lines.append(f"{key} = {'true' if value else 'false'}")
         else:
             lines += [f"{key} = [", *[f"    {_quote(text)},{_comment(why)}" for text, why in value], "]"]
+    if limits:
+        lines += ["", "[limits]", *[f"{key} = {value}" for key, value in limits.items()]]
     return "\n".join(lines) + "\n"
 
 

@@ -7,6 +7,7 @@ that the supervisor enforces.
 from __future__ import annotations
 
 from sandboxed_python.frozen import Frozen
+from sandboxed_python.policy.limits import Limits, strictest
 from sandboxed_python.policy.patterns import Grant, Matcher
 
 TYPE_CHECKING = False
@@ -55,6 +56,7 @@ class Policy(Frozen):
         best_effort: enforce what this kernel can, and say what is missing, rather than refuse.
         writable_runtime: a write grant may cover the interpreter's and the supervisor's own files.
         warnings: print the warnings of the permission table.
+        limits: what the job may use.
         protected: further trees that a write grant of everything leaves out (/proc, /sys and /dev always are).
         sources: where the policy came from: policy files, the environment, the command line.
         origins: who granted the switches, as pairs of a scope and what an error would call the place; a scope that
@@ -71,6 +73,7 @@ class Policy(Frozen):
     best_effort: bool = False
     writable_runtime: bool = False
     warnings: bool = True
+    limits: Limits = Limits()
     protected: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     origins: tuple[tuple[str, str], ...] = ()
@@ -165,6 +168,7 @@ class Policy(Frozen):
         data["read"] = [_grant_to_data(grant) for grant in self.read]
         data["write"] = [_grant_to_data(grant) for grant in self.write]
         data["scopes"] = sorted(self.scopes)
+        data["limits"] = {name: value for name, value in self.limits.as_dict().items() if value is not None}
         data["protected"] = list(self.protected)
         data["sources"] = list(self.sources)
         data["origins"] = [list(pair) for pair in self.origins]
@@ -186,6 +190,7 @@ class Policy(Frozen):
         values["read"] = tuple([_grant_from_data(row) for row in data["read"]])
         values["write"] = tuple([_grant_from_data(row) for row in data["write"]])
         values["scopes"] = frozenset(data["scopes"])
+        values["limits"] = Limits(**data["limits"])
         values["protected"] = tuple(data["protected"])
         values["sources"] = tuple(data["sources"])
         values["origins"] = tuple([(scope, origin) for scope, origin in data["origins"]])
@@ -202,7 +207,8 @@ def is_broad(grant: Grant) -> bool:
 def union(policies: Iterable[Policy]) -> Policy:
     """Return the policy that grants what any of the given ones grants.
 
-    Enforcing wins over auditing, auditing over off. Of the options, the ones that were moved from their default win.
+    Enforcing wins over auditing, auditing over off. Of the options, the ones that were moved from their default win; of
+    the limits, the strictest.
     """
     every = list(policies)
     modes = [policy.mode for policy in every]
@@ -215,6 +221,7 @@ def union(policies: Iterable[Policy]) -> Policy:
         best_effort=any(policy.best_effort for policy in every),
         writable_runtime=any(policy.writable_runtime for policy in every),
         warnings=all(policy.warnings for policy in every),
+        limits=strictest([policy.limits for policy in every]),
         protected=tuple(dict.fromkeys([path for policy in every for path in policy.protected])),
         sources=tuple(dict.fromkeys([name for policy in every for name in policy.sources])),
         origins=tuple(dict.fromkeys([pair for policy in every for pair in policy.origins])),
