@@ -230,3 +230,16 @@ _pid, ended = os.waitpid(-1, 0)
 out(parent=parent == me, code=os.WEXITSTATUS(ended))
 """)
     assert found == {"parent": True, "code": 7}
+
+
+@pytest.mark.parametrize(("value", "expected"), [(60, [50, 60]), (40, [40, 40]), (1 << 40, [50, 90])])
+def test_limits_are_lowered_only(value: int, expected: list[int]) -> None:
+    said = program(
+        f"""
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (50, 90))
+process.lower_limit("RLIMIT_CPU", {value})
+out(limits=resource.getrlimit(resource.RLIMIT_CPU))
+"""
+    )
+    assert said["limits"] == expected

@@ -6,12 +6,13 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map
 from sandboxed_python.broker.identity import at_first
-from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, roam, rule_places
+from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, failure, roam, rule_places
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
 
 TYPE_CHECKING = False
@@ -125,6 +126,20 @@ class Broker:
         )
         self.context.handlers = self._handlers()
         seccomp.set_sync_wake_up(listener)
+
+    def count_forks(self, may_fork: Callable[[], bool]) -> None:
+        """Answer the calls that make a process, where they are notified (``plan.forks``).
+
+        Args:
+            may_fork: called for each; False refuses it with EAGAIN, as fork(2) does at a limit.
+        """
+        from sandboxed_python.plan.forks import numbers
+
+        def answer_fork(_request: Request) -> Answer:
+            return CONTINUE if may_fork() else failure(errno.EAGAIN)
+
+        for number in numbers(self.plan.machine):
+            self.context.handlers[number] = ("fork", answer_fork)
 
     def serve(self) -> None:
         """Take one notification and answer it."""

@@ -26,6 +26,7 @@ from sandboxed_python.launch.start import start
 from sandboxed_python.launch.supervise import load_broker, supervise
 from sandboxed_python.plan.build import build
 from sandboxed_python.plan.runtime import this_runtime
+from sandboxed_python.policy.limits import Limits
 from sandboxed_python.policy.patterns import OSLookup, literal_grant
 from sandboxed_python.record.wire import POLICY, WIRE
 
@@ -116,6 +117,11 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
         load_broker(everything=True)  # while the program can't have changed the files yet
     if not plan.inner:
         process.become_subreaper()
+    if plan.policy.limits != Limits() or command.result or command.progress:
+        from sandboxed_python.cli.watched import run_watched
+
+        run_watched(command, plan, baseline, cwd)
+        return
     session = start(plan, baseline)
     if session is not None:
         watch(session, plan)
@@ -227,10 +233,8 @@ def plain_python(target: Target) -> None:
     """Become plain python: the model is off. Does not return."""
     os.environ.pop(ENVIRONMENT, None)
     python = target.python or sys.executable
-    what = {"module": ["-m", target.value], "code": ["-c", target.value]}.get(target.kind)
-    words = what if what is not None else [target.value] if target.value else []
     try:
-        os.execvp(python, [python, *target.python_options, *words, *target.arguments])
+        os.execvp(python, [python, *target.python_options, *target.words])
     except OSError as error:
         say(f"{python}: {error.strerror}")
         os._exit(CODE["NOT_FOUND" if isinstance(error, FileNotFoundError) else "NOT_EXECUTABLE"])

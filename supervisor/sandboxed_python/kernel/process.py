@@ -130,15 +130,50 @@ def count_filters(pid: int) -> int:
         return 0
 
 
+def set_name(name: str) -> None:
+    """Set the name of this process in ps(1), up to 15 bytes (PR_SET_NAME)."""
+    buffer = (Char * 16).from_buffer_copy(name.encode()[:15].ljust(16, b"\0"))
+    prctl(uapi.PR_SET_NAME, addressof(buffer))
+
+
 def set_title(title: str) -> None:
-    """Show this process as ``title`` in ps(1), as far as its arguments have room for it.
+    """Show this process as ``title`` in ps(1), by its name and instead of its arguments.
 
     Raises:
         OSError: /proc can't be read.
     """
-    name = (Char * 16).from_buffer_copy(title.encode()[:15].ljust(16, b"\0"))
-    prctl(uapi.PR_SET_NAME, addressof(name))
+    set_name(title)
+    set_arguments([title])
+
+
+def set_arguments(words: list[str]) -> None:
+    """Show these arguments in ps(1), as far as there is room in the memory of those that this process was started with.
+
+    Raises:
+        OSError: /proc can't be read.
+    """
     with open("/proc/self/stat", "rb", 0) as file:
         fields = file.read(4096).rpartition(b")")[2].split()
     start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
-    overwrite(start, title.encode()[: end - start - 1].ljust(end - start, b"\0"))
+    text = b"\0".join([os.fsencode(word) for word in words])
+    overwrite(start, text[: end - start - 1].ljust(end - start, b"\0"))
+
+
+def lower_limit(name: str, value: int) -> None:
+    """Set a resource limit of this process and what it starts, for good, unless it is lower already (setrlimit(2)).
+
+    Args:
+        name: as ``resource`` has it, e.g. ``"RLIMIT_NOFILE"``.
+        value: in its unit.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    import resource
+
+    number = getattr(resource, name)
+    soft, hard = [value if old == resource.RLIM_INFINITY else min(value, old) for old in resource.getrlimit(number)]
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error

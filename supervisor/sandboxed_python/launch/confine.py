@@ -35,6 +35,7 @@ class Prepared:
         rules: the plan's rules that are in it.
         static_filters: the static filter's program, if there is one.
         notify_filter: the notifying filter's program, or ``b""``.
+        resource_limits: names and values of the resource limits.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -47,6 +48,11 @@ class Prepared:
         self.ruleset, self.rules = make_ruleset(plan.ruleset, plan.abi, plan.rules) if plan.abi else (-1, ())
         self.static_filters = (load(plan.static_filter, plan.machine),) if plan.static_filter else ()
         self.notify_filter = load(notify_variant(plan.notify_parts), plan.machine) if plan.notify_parts else b""
+        if self.notify_filter and plan.policy.limits.processes is not None and plan.policy.granted("child"):
+            from sandboxed_python.plan.forks import counting
+
+            self.notify_filter = counting(self.notify_filter, plan.machine)
+        self.resource_limits = resource_limits(plan)
 
     def close(self) -> None:
         """Close the ruleset, in the supervisor."""
@@ -55,6 +61,16 @@ class Prepared:
 
     def finish(self) -> None:
         """Do what comes last: nothing, but in another sandbox (``launch.inner``)."""
+
+
+def resource_limits(plan: Plan) -> list[tuple[str, int]]:
+    """Return names and values of the resource limits of a plan, and make ready what setting them takes."""
+    limits = plan.policy.limits
+    rows = (("RLIMIT_NOFILE", limits.open_files), ("RLIMIT_FSIZE", limits.file_size))
+    found = [(name, value) for name, value in rows if value is not None]
+    if found:
+        import resource  # noqa: F401 - while it can be opened
+    return found
 
 
 def make_ruleset(
@@ -156,6 +172,8 @@ def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, k
         step = "parent-death signal"
         if not process.die_with_parent(session.supervisor, _signal.SIGKILL):
             os._exit(1)
+        if session.relay is not None:
+            session.relay.enter()
         step = "close descriptors"
         close_all_but({session.channel, prepared.ruleset, *keep})
         step = "environment"
@@ -181,6 +199,9 @@ def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, k
             seccomp.load_filter(program)
         step = "supervisor"
         prepared.finish()
+        step = "resource limits"  # at the end: they are for the program, not for what goes before
+        for name, value in prepared.resource_limits:
+            process.lower_limit(name, value)
     except (KernelError, OSError) as error:
         message = f"{step}: {error}"
         raise LaunchError(message) from error

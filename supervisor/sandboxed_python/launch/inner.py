@@ -15,6 +15,7 @@ import os
 
 from sandboxed_python.errors import KernelError, LaunchError, UnsupportedError
 from sandboxed_python.kernel.wire import ask, say
+from sandboxed_python.launch.confine import resource_limits
 from sandboxed_python.plan.build import notify_parts
 from sandboxed_python.plan.filters import NO_MAP, load
 from sandboxed_python.plan.seccomp import PART_REASONS
@@ -107,6 +108,7 @@ class Prepared:
         rules: none: what Landlock was told is the outer supervisor's to know.
         static_filters: the static filters' programs.
         notify_filter: none.
+        resource_limits: names and values of the resource limits.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -117,6 +119,7 @@ class Prepared:
         """
         self.rules: tuple[PathRule, ...] = ()
         self.notify_filter = b""
+        self.resource_limits = resource_limits(plan)
         names = [plan.static_filter]
         if "map" not in plan.notify_parts and not plan.policy.granted("addon"):
             names.append(NO_MAP)

@@ -6,6 +6,7 @@ Runs in: both.
 from __future__ import annotations
 
 import os
+import sys
 
 from sandboxed_python.child import boot
 from sandboxed_python.errors import KernelError, LaunchError, SandboxError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sandboxed_python.policy.model import Policy
 
 FAILED = b"E"
+NAME = "sandbox-super"  # of the supervisor in ps(1) and pstree(1); the job is called as under plain python
 
 
 def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
@@ -61,13 +63,19 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         if not plan.inner:  # there, it has been done
             cut_capabilities(plan.keep_capabilities)
         session = Session(Guard(plan), prepared.rules)
+        if plan.policy.limits.output is not None:
+            from sandboxed_python.launch.output import Relay
+
+            session.relay = Relay(plan.policy.limits.output, closed)
         in_child = session.fork()
     except OSError as error:
         raise LaunchError(str(error)) from error
     if not in_child:
         prepared.close()
+        process.set_name(NAME)
         return session
     try:
+        show_job(plan)
         memo = write_memo(plan) if plan.way == "exec" else -1
         confine(plan, prepared, session, (memo,) if memo >= 0 else ())
         if plan.way == "exec":
@@ -134,6 +142,15 @@ def guarded(plan: Plan) -> bool:
     return "stat" in plan.notify_parts
 
 
+def show_job(plan: Plan) -> None:
+    """Show the job in ps(1) as plain python would; in the exec way that is the exec's."""
+    if plan.way == "fork":
+        try:
+            process.set_arguments([sys.orig_argv[0], *plan.target.words])
+        except (OSError, IndexError):  # no /proc: it looks like the supervisor
+            return
+
+
 def write_memo(plan: Plan) -> int:
     """Write what an exec'ed interpreter must know to a memory file, and return its descriptor, at the start."""
     import marshal
@@ -179,7 +196,8 @@ def execute(plan: Plan, memo: int) -> None:
         _signal.signal(number, _signal.SIG_DFL)
     os.set_inheritable(memo, True)  # noqa: FBT003
     try:
-        os.execv(python, [python, *plan.target.python_options, boot, str(memo)])
+        # The bootstrap reads the memory file; the words after it are for who looks at ps(1).
+        os.execv(python, [python, *plan.target.python_options, boot, str(memo), *plan.target.words])
     except OSError as error:
         message = f"exec {python}: {error.strerror}"
         raise LaunchError(message) from error

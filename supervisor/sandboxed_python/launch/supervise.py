@@ -56,9 +56,11 @@ def supervise(session: Session, plan: Plan) -> int:
     if plan.notify_parts and plan.way == "exec" and not plan.inner:
         load_broker()  # it is asked at once
     patience = -1
+    watch = session.watch
+    wait = poller.wait if watch is None else watch.wait
     while session.status is None:
         waiting = session.broker is None and session.listener >= 0
-        if not poller.wait(_SOON if waiting else patience):
+        if not wait(_SOON if waiting else patience):
             patience = -1
             if waiting:
                 _open_broker(session, plan)
@@ -80,6 +82,8 @@ def supervise(session: Session, plan: Plan) -> int:
     if not plan.inner:  # what is left there is the outer supervisor's, whose children orphans become
         _end_descendants(session.guard)
     _close_listener(session)
+    if watch is not None:
+        watch.close()
     return session.status
 
 
@@ -126,6 +130,8 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
         on_change=session.guard.start,
         restrict=restricter(plan),
     )
+    if session.watch is not None:
+        session.watch.join(session.broker)
     return session.broker
 
 
@@ -208,6 +214,8 @@ def _stop_with(session: Session) -> None:
     its number), so another process looks. Without room for one this process doesn't stop.
     """
     own = os.getpid()
+    if session.watch is not None:
+        session.watch.pause()
     try:
         session.waker = os.fork()
     except OSError:

@@ -31,6 +31,12 @@ class Target(Frozen):
     python_options: tuple[str, ...] = ()
     python: str = ""
 
+    @property
+    def words(self) -> list[str]:
+        """Return the target and the program's arguments as plain python takes them."""
+        what = {"module": ["-m", self.value], "code": ["-c", self.value]}.get(self.kind)
+        return [*(what or ([self.value] if self.value else [])), *self.arguments]
+
 
 class PathRule(Frozen):
     """One Landlock rule.

@@ -1,0 +1,119 @@
+"""Running a job whose use is limited, recorded or shown.
+
+Runs in: supervisor (the forked child returns from here). Loaded only when one of that is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandboxed_python import image
+from sandboxed_python.errors import SandboxError, UnsupportedError
+from sandboxed_python.launch.exits import CODE, end_as
+from sandboxed_python.launch.start import start
+from sandboxed_python.launch.supervise import supervise
+from sandboxed_python.launch.watch import Watch
+from sandboxed_python.record.denials import Denials
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sandboxed_python.cli.args import Command
+    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.record.result import Place
+
+
+def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str) -> None:
+    """Start a job, look after it, and end as it ended, or with the code for limits.
+
+    Args:
+        command: the command line.
+        plan: what to enforce and run.
+        baseline: as for ``start``.
+        cwd: the working directory.
+
+    In the supervisor this does not return; in a forked child it returns when the program has ended.
+
+    Raises:
+        SandboxError: nothing was run, or the child could not be confined.
+    """
+    from sandboxed_python.cli.main import say
+
+    limits = plan.policy.limits
+    looks = command.result or command.progress or {limits.memory, limits.cpu, limits.processes} != {None}
+    if plan.inner and looks:
+        message = (
+            "in another sandbox a job can't be looked at: of --limit-memory, --limit-cpu, --limit-processes, --result "
+            "and --progress none works there; give them to the outer one"
+        )
+        raise UnsupportedError(message)
+    place: Place | None = None
+    if command.result:
+        from sandboxed_python.record.result import Place
+
+        place = Place(command.result, cwd, plan.policy.writable)
+    denials = Denials() if place is not None or command.progress else None
+    progress = None
+    if command.progress:
+        from sandboxed_python.launch.progress import Progress
+
+        progress = Progress()
+    watch: Watch | None = None
+    try:
+        session = start(plan, baseline)
+        if session is None:
+            return
+        session.watch = watch = Watch(session, plan, record=place is not None, denials=denials, progress=progress)
+        status = supervise(session, plan)
+    except SandboxError as error:
+        if place is not None:
+            complain(place.write(document(plan, watch, None, str(error))))
+        raise
+    if watch.ending is not None:
+        say(watch.ending.text)
+    if place is not None:
+        complain(place.write(document(plan, watch, status, "")))
+    image.write_missing()
+    if watch.ending is not None:
+        os._exit(CODE["LIMIT"])
+    end_as(status)
+
+
+def complain(trouble: str) -> None:
+    """Say what went wrong with the result; the job's end is passed on all the same."""
+    from sandboxed_python.cli.main import say
+
+    if trouble:
+        say(trouble)
+
+
+def document(plan: Plan, watch: Watch | None, status: int | None, error: str) -> dict[str, Any]:
+    """Return the result.
+
+    Args:
+        plan: of the job.
+        watch: of the job, or None when it was never started.
+        status: its wait status, or None.
+        error: what failed in the sandbox, or "".
+    """
+    from sandboxed_python.record.result import VERSION, ending
+
+    limit = watch.ending.data if watch is not None and watch.ending is not None else None
+    counts = watch.denials.counts if watch is not None and watch.denials is not None else {}
+    limits = {name: value for name, value in plan.policy.limits.as_dict().items() if value is not None}
+    return {
+        "version": VERSION,
+        **ending(status, limit, error, CODE),
+        "used": watch.usage() if watch is not None else None,
+        "denials": {"total": sum(counts.values()), "by_permission": counts},
+        "enforced": {
+            "mode": plan.policy.mode,
+            "landlock_abi": plan.abi,
+            "landlock_rules": len(plan.rules),
+            "seccomp_filter": plan.static_filter or None,
+            "notified": list(plan.notify_parts),
+            "limits": limits,
+            "missing": list(plan.missing),
+        },
+    }

@@ -1,0 +1,459 @@
+"""Watching what a job uses: its limits, its result, its progress.
+
+Runs in: supervisor. Loaded only when one of them is asked for. The supervisor's loop asks how long it may wait; a look
+is taken when it is due. How soon the next one is due depends on how much the job could use until then, and on whether
+it does anything at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sandboxed_python.errors import LaunchError
+from sandboxed_python.frozen import Frozen
+from sandboxed_python.kernel import process, tree
+from sandboxed_python.policy.limits import GRACE, LIMITS
+from sandboxed_python.policy.units import words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import resource
+    import signal as _signal
+    from typing import Any
+
+    from sandboxed_python.broker.serve import Broker
+    from sandboxed_python.launch.output import Relay
+    from sandboxed_python.launch.progress import Progress
+    from sandboxed_python.launch.session import Session
+    from sandboxed_python.plan.model import Plan
+    from sandboxed_python.record.denials import Denials
+else:
+    import _signal  # the signal module on top of it imports enum
+
+# Seconds between two looks: at most; at least; after a new process; at most where new processes aren't notified.
+_OFTEN, _SOONEST, _SETTLED, _COUNT = 0.25, 0.002, 0.05, 0.05
+# A look may cost such a part of one processor; and while the job does nothing, with what it costs to wake up for it (in
+# seconds): so that nobody pays for watching a job that waits.
+_SHARE, _CALM, _WAKE = 0.05, 0.0007, 0.00005
+# Bytes per second that one thread can fill, and a bit: what is above a limit at the end is what was filled meanwhile.
+_RATE = 4e9
+# The sum of what is resident is cheap to know, and never below what is held. From this part of the limit on it is not
+# enough. Seconds between two exact looks at least, as long as the processes are the same.
+_NEAR = 0.5
+_EXACT = 1.0
+_FIRST = 0.01  # seconds until the first look
+
+FLAG = {field: flag for field, flag, *_ in LIMITS}
+KIND = {field: kind for field, _flag, kind, *_ in LIMITS}
+TOOK = {
+    "memory": "its processes held {} of memory together",
+    "cpu": "it used {} of processor time",
+    "time": "it ran for {}",
+    "processes": "it wanted to have {} processes at once",
+    "output": "it wrote more than {} to stdout and stderr",
+}
+
+
+class Ending(Frozen):
+    """Why the supervisor ended a job.
+
+    Attributes:
+        field: of ``Limits``.
+        allowed: its value.
+        used: what was seen when it was noticed, in the same unit.
+    """
+
+    field: str
+    allowed: float
+    used: float
+
+    @property
+    def text(self) -> str:
+        """Say it in one line."""
+        kind = KIND[self.field]
+        allowed = f"{FLAG[self.field]}={words(kind, self.allowed)}"
+        return f"the job was ended: {TOOK[self.field].format(words(kind, self.used))}; the limit is {allowed}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Return it for the result."""
+        return {"flag": FLAG[self.field], "allowed": self.allowed, "used": self.used}
+
+
+class Watch:
+    """Looks at one job, and ends it at its limits.
+
+    Attributes:
+        session: the job.
+        ending: why it was ended, or None.
+        processes: how many it has; peak_processes: had at once.
+        peak_memory: bytes that it was seen to hold, or that the largest of its ended processes had resident.
+        denials: counts them, or None.
+        progress: the line to draw, or None.
+        relay: copies the output, or None.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        *,
+        record: bool = False,
+        denials: Denials | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            session: the job, just started.
+            plan: of the job.
+            record: a result is wanted.
+            denials: see above.
+            progress: see above.
+
+        Raises:
+            LaunchError: /proc doesn't show the job, or there can't be a thread that copies its output.
+        """
+        self.session = session
+        self.denials = denials
+        self.progress = progress
+        self.relay: Relay | None = session.relay
+        self.limits = limits = plan.policy.limits
+        self.ending: Ending | None = None
+        self.processes = self.peak_processes = 1
+        self.peak_memory = 0
+        # Bytes: what is held now, as far as is known, and in the worst case; what was held at the last exact look, and
+        # how much was anonymous before and after it; pages that had been given before it.
+        self._bound = self._worst = self._held = self._faults = 0
+        self._anonymous = 0, 0
+        self._weighed: set[tuple[int, int]] = set()
+        self._swaps = False
+        self.began = time.monotonic()
+        self._alone = not plan.policy.granted("child")
+        self._deadline = self.began + limits.time if limits.time is not None else None
+        self._kill_at: float | None = None
+        self._used = _Used()
+        self._processors = len(os.sched_getaffinity(0))
+        self._record = record or progress is not None
+        self._counts = not self._alone and limits.processes is not None
+        self._told = bool(plan.notify_parts)  # of new processes
+        self._looks = self._record or self._counts or limits.memory is not None or limits.cpu is not None
+        if self._looks and not tree.numbers_agree():
+            message = "limits, --result and --progress need a /proc that shows this process"
+            raise LaunchError(message)
+        self._due = self.began + _FIRST if self._looks else float("inf")
+        self._forks = 0  # since the last count
+        self._thread_time = 0.0  # of this thread, at the beginning of a look
+        self._over = False
+        self._calm = self._exact_cost = 0.0
+        self._exact_at = self._exact_soonest = 0.0
+        self._ran = True  # since the last exact look
+        self._ours: dict[tuple[int, int], bool] = {}
+        if self.relay is not None:
+            try:
+                self.relay.copy(self._wake)
+            except RuntimeError as error:
+                message = f"--limit-output: {error} (in another sandbox that takes --allow-worker there)"
+                raise LaunchError(message) from error
+
+    def join(self, broker: Broker) -> None:
+        """Have the broker count denials and ask about new processes."""
+        if self.denials is not None:
+            broker.context.on_denied = self.denials.seen
+        if self._counts:
+            broker.count_forks(self._may_fork)
+
+    def _may_fork(self) -> bool:
+        """Tell whether the job may have one process more; if not, it is ended at the next look, which is due then.
+
+        Between two counts every new process is counted as one that stays. What was let through a moment before a count
+        may not be there yet: the next look sees it.
+        """
+        most = self.limits.processes or 0
+        self._forks += 1
+        if self.processes + self._forks > most:
+            self._count()
+            self._forks = 1
+        self._due = min(self._due, time.monotonic() + _SETTLED)
+        if self.processes < most:
+            return True
+        self._over = True
+        return False
+
+    def wait(self, timeout: int) -> int:
+        """Wait as ``Poller.wait`` does, and take the looks that are due before and meanwhile."""
+        poller = self.session.poller
+        while True:
+            wait = self._look_if_due(timeout)
+            ready = poller.wait(wait)
+            if ready or wait == timeout:
+                return ready
+            if timeout > 0:
+                timeout -= wait
+
+    def _look_if_due(self, timeout: int) -> int:
+        """Take a look if one is due; return the milliseconds until the next, ``timeout`` at most."""
+        now = time.monotonic()
+        due = self._next_due()
+        if now >= due:
+            self._look(now)
+            now = time.monotonic()
+            due = self._next_due()
+        if due == float("inf"):
+            return timeout
+        wait = max(int((due - now) * 1000) + 1, 1)
+        return wait if timeout < 0 else min(wait, timeout)
+
+    def _next_due(self) -> float:
+        if self._kill_at is not None:
+            return self._kill_at
+        if self.ending is not None:
+            return float("inf")
+        if self._over or (self.relay is not None and self.relay.exceeded):
+            return 0.0
+        if self._deadline is not None:
+            return min(self._due, self._deadline)
+        return self._due
+
+    def _wake(self) -> None:
+        """Have a look taken at once, from another thread: the loop sees a signal that changes nothing."""
+        os.kill(os.getpid(), _signal.SIGCHLD)
+
+    def _look(self, now: float) -> None:
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._kill()
+        if self.ending is not None:
+            return
+        if self._deadline is not None and now >= self._deadline:
+            self._end("time", now - self.began)
+        elif self._over:
+            self._end("processes", self.processes + 1)
+        elif self.relay is not None and self.relay.exceeded:
+            self._end("output", self.limits.output or 0)
+        elif self._looks:
+            self._take_census(now)
+
+    def _count(self) -> list[int]:
+        """Count the job's processes, but not many more than are allowed; return them."""
+        most = self.limits.processes or 1 << 30
+        pids = [self.session.pid] if self._alone else tree.with_descendants(self._first(most), most)
+        self.processes = len(pids)
+        self.peak_processes = max(self.peak_processes, self.processes)
+        self._forks = 0
+        return pids
+
+    def _take_census(self, now: float) -> None:
+        limits = self.limits
+        self._thread_time = time.thread_time()
+        pids = self._count()
+        if limits.processes is not None and self.processes > limits.processes:
+            self._end("processes", self.processes)
+            return
+        found = [one for pid in pids if (one := tree.read(pid)) is not None]
+        before = self._used.ticks
+        self._used.add(found)
+        busy = self._used.ticks != before
+        self._ran |= busy
+        self._weigh(found, now)
+        if limits.memory is not None and self._bound > limits.memory:
+            self._end("memory", self._bound)
+        elif limits.cpu is not None and self._used.seconds > limits.cpu:
+            self._end("cpu", self._used.seconds)
+        else:
+            self._plan_next(busy=busy)
+        if self.progress is not None and now - self.began > _OFTEN:
+            self.progress.draw(self._line(now))
+
+    def _plan_next(self, *, busy: bool) -> None:
+        limits = self.limits
+        wait = _OFTEN if self._record or limits.memory is not None else 4 * _OFTEN
+        if limits.memory is not None:
+            wait = min(wait, max((limits.memory - max(self._bound, self._worst)) / _RATE, _SOONEST))
+        if limits.cpu is not None:
+            wait = min(wait, max((limits.cpu - self._used.seconds) / self._processors, 5 * _SOONEST))
+        if self._counts and not self._told:
+            wait = min(wait, _COUNT)
+        cost = time.thread_time() - self._thread_time - self._exact_cost
+        self._calm = 0.0 if busy else min(max(2 * self._calm, _SOONEST), (max(cost, 0.0) + _WAKE) / _CALM)
+        self._due = time.monotonic() + max(wait, self._calm, cost / _SHARE)
+
+    def _first(self, most: int) -> list[int]:
+        """Return this process's children that are of the job, but not many more than ``most``: the program, orphans.
+
+        What has ended and this process hasn't waited for yet is none.
+        """
+        found = [self.session.pid]
+        own = -1
+        for pid in process.children():
+            if pid != self.session.pid and (one := tree.read(pid)) is not None and not one.ended:
+                key = pid, one.began
+                if key not in self._ours:
+                    own = process.count_filters(self.session.supervisor) if own < 0 else own
+                    self._ours[key] = process.count_filters(pid) > own
+                if self._ours[key]:
+                    found.append(pid)
+            if len(found) > most:
+                break
+        return found
+
+    def _weigh(self, found: list[tree.Process], now: float) -> None:
+        """Find out what these processes hold together, or, where no limit is near, a bound of it.
+
+        An exact look takes long, above all while much happens. Between two of them, and as long as the processes are
+        the same, what they hold grows as their anonymous memory does. Shared memory that a process gets a copy of when
+        it writes to it doesn't show there; the pages that processes were given are never fewer than what they hold
+        more. If these could be too much, and now and then in any case, the next look is an exact one.
+        """
+        self._exact_cost = 0.0
+        self._bound = self._worst = sum([one.resident for one in found])
+        limit = self.limits.memory
+        near = limit is not None and self._bound > _NEAR * limit
+        if not near and not self._record:
+            return
+        same = {(one.pid, one.began) for one in found} == self._weighed
+        anonymous = sum([tree.anonymous(one.pid) for one in found])
+        pages = sum([one.faults for one in found]) - self._faults
+        self._bound = self._held + max(anonymous - self._anonymous[1], 0)
+        self._worst = self._held + max(anonymous - self._anonymous[0], pages * tree.PAGE, 0)
+        over = limit is not None and self._bound > limit
+        suspect = limit is not None and self._worst > limit and now >= self._exact_soonest
+        if (now >= self._exact_at and self._ran) or not same or suspect or (over and self._swaps):
+            self._weigh_exactly(found, anonymous, now)
+        self.peak_memory = max(self.peak_memory, self._bound)
+
+    def _weigh_exactly(self, found: list[tree.Process], anonymous: int, now: float) -> None:
+        began = time.thread_time()
+        self._ran = False
+        total, self._swaps = 0, False
+        for one in found:
+            held = tree.held(one.pid)
+            if held is not None:
+                total += sum(held)
+                self._swaps |= held[1] > 0
+            elif tree.read(one.pid):  # it may not be weighed, since it has other ids
+                total += one.resident
+        self._held = self._bound = self._worst = total
+        self._anonymous = anonymous, sum([tree.anonymous(one.pid) for one in found])
+        self._faults = sum([one.faults for one in found])
+        self._weighed = {(one.pid, one.began) for one in found}
+        self._exact_cost = time.thread_time() - began
+        end = time.monotonic()
+        self._exact_soonest = end + 4 * (end - now)
+        self._exact_at = end + max(_EXACT, self._exact_cost / _SHARE)
+
+    def _end(self, field: str, used: float) -> None:
+        self.ending = Ending(field=field, allowed=getattr(self.limits, field), used=used)
+        if field in ("time", "cpu"):
+            grace = GRACE if self.limits.grace is None else self.limits.grace
+            self._kill_at = time.monotonic() + grace
+            # It ends a stopped job only when that goes on (as timeout(1) does).
+            os.kill(self.session.pid, _signal.SIGTERM)
+            os.kill(self.session.pid, _signal.SIGCONT)
+        else:
+            self._kill()
+
+    def _kill(self) -> None:
+        """End the whole job at once where a domain holds it together, else its first process, and the loop the rest."""
+        if not self.session.guard.end_all():
+            os.kill(self.session.pid, _signal.SIGKILL)
+
+    def _line(self, now: float) -> str:
+        parts = [
+            f"{_clock(now - self.began)}",
+            f"memory {words('size', self._bound)}",
+            f"processor time {self._used.seconds:.1f}s",
+            f"processes {self.processes}",
+        ]
+        if self.denials is not None:
+            parts.append(f"denials {self.denials.total}")
+        return "   ".join(parts)
+
+    def pause(self) -> None:
+        """Leave the terminal to others while this process is stopped."""
+        if self.progress is not None:
+            self.progress.hide()
+
+    def close(self) -> None:
+        """Stop when the job has ended and nothing of it is left: pass on its last output, and clear the line."""
+        if self.relay is not None:
+            self.relay.finish(self.session.signals)
+        self.pause()
+
+    def usage(self) -> dict[str, Any]:
+        """Return what the job has used, when nothing of it is left, for the result."""
+        user, system, largest = self._used.at_last()
+        io = self._used.io()
+        return {
+            "wall_seconds": round(time.monotonic() - self.began, 3),
+            "cpu_user_seconds": round(user, 3),
+            "cpu_system_seconds": round(system, 3),
+            "cpu_seconds": round(max(user + system, self._used.seconds), 3),
+            "memory_peak_bytes": max(self.peak_memory, largest),
+            "processes_peak": self.peak_processes,
+            "io": io,
+        }
+
+
+class _Used:
+    """Processor time and bytes of a tree whose processes come and go.
+
+    Attributes:
+        ticks: of processor time.
+    """
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        # This process may have had children before it became this command.
+        self._before = _rusage()
+        self._io_before = tree.others_io()
+        self._seen: dict[tuple[int, int], int] = {}
+        self._gone = 0
+
+    @property
+    def seconds(self) -> float:
+        """Processor time in seconds."""
+        return self.ticks / tree.TICKS
+
+    def add(self, found: list[tree.Process]) -> None:
+        """Count what these processes, all that there are now, have used, and what ended ones have.
+
+        The kernel adds an ended process to who waits for it, and orphans to this process; but not one whose parent
+        ignores SIGCHLD. So what was last seen of the ended ones is added up besides, and the larger sum is right.
+        """
+        seen = {(one.pid, one.began): one.own for one in found}
+        for key, own in self._seen.items():
+            if key not in seen:
+                self._gone += own
+        self._seen = seen
+        own = sum(seen.values())
+        user, system, _largest = self.at_last()
+        waited = int((user + system) * tree.TICKS) + sum([one.waited for one in found])
+        self.ticks = max(self.ticks, own + waited, own + self._gone)
+
+    def at_last(self) -> tuple[float, float, int]:
+        """Return what the ended processes have used: seconds as user, seconds in the kernel, bytes of the largest."""
+        now, before = _rusage(), self._before
+        largest = now.ru_maxrss if now.ru_maxrss > before.ru_maxrss else 0
+        return now.ru_utime - before.ru_utime, now.ru_stime - before.ru_stime, largest << 10
+
+    def io(self) -> dict[str, int] | None:
+        """Return the bytes that the ended processes have read and written, or None."""
+        now, before = tree.others_io(), self._io_before
+        if now is None or before is None:
+            return None
+        names = ("read_bytes", "written_bytes", "storage_read_bytes", "storage_written_bytes")
+        return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
+
+
+def _rusage() -> resource.struct_rusage:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_CHILDREN)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
