@@ -15,6 +15,7 @@ from sandboxed_python.cli.args import OPTIONS
 from sandboxed_python.launch.exits import EXIT_CODES
 from sandboxed_python.plan import implicit
 from sandboxed_python.policy.files import presets
+from sandboxed_python.policy.limits import LIMITS
 from sandboxed_python.policy.table import PERMISSIONS
 from tests.programs.catalogue import PROGRAMS
 
@@ -29,6 +30,7 @@ DOCUMENTS = (
     "docs/node-page.md",
     "docs/parity.md",
     "docs/policies.md",
+    "docs/limits.md",
     "docs/programs.md",
     "docs/runners.md",
 )
@@ -73,6 +75,11 @@ def preset_list() -> list[tuple[str, ...]]:
     return [("preset", "for"), *[(f"`{name}`", about) for name, about in presets().items()]]
 
 
+def limits() -> list[tuple[str, ...]]:
+    """One row per limit."""
+    return [("option", "held by"), *[(f"`{row[1]}`", row[3]) for row in LIMITS if row[3]]]
+
+
 def program_list() -> list[tuple[str, ...]]:
     """One row per program that tests run under its smallest grants."""
     rows: list[tuple[str, ...]] = [("program", "command", "grants", "what for", "test")]
@@ -89,6 +96,7 @@ TABLES = {
     "exit-codes": exit_codes,
     "implicit": implicit_grants,
     "presets": preset_list,
+    "limits": limits,
     "programs": program_list,
 }
 
