@@ -366,3 +366,32 @@ def test_explain_shows_limits_and_what_holds_them(run: Run) -> None:
 def test_several_limits_name_the_one_that_was_reached(sandbox: Run) -> None:
     words = ["--limit-time=1m", "--limit-memory=1G", "--limit-cpu=300ms", "--limit-output=1M", "--limit-open-files=99"]
     ended_by(sandbox(*words, "-c", "while True: pass"), "--limit-cpu=300ms")
+
+
+# In another sandbox
+
+INNER = """
+import subprocess, sys
+ended = subprocess.run([*sys.argv[1:], "-c", "import time; time.sleep(1.5); print('slept')"])
+print(ended.returncode, flush=True)
+"""
+
+
+def inside(sandbox: Run, *words: str) -> Finished:
+    """Run the command with these words in a sandbox of its own."""
+    grants = ["--allow-child-process", "--allow-worker", f"--allow-fs-read={sys.prefix},{sys.base_prefix}"]
+    return sandbox(*grants, "-c", INNER, *installed(), "--permission", *words)
+
+
+def test_in_another_sandbox_time_is_limited(sandbox: Run) -> None:
+    ended = inside(sandbox, "--limit-time=300ms")
+    assert ended.stdout == f"{LIMIT}\n", ended.said
+    assert ended.stderr.endswith("; the limit is --limit-time=300ms\n")
+    assert inside(sandbox, "--limit-time=30s", "--limit-output=1K").stdout == "slept\n0\n"
+
+
+@pytest.mark.parametrize("word", ["--limit-memory=1G", "--limit-cpu=1m", "--limit-processes=9", "--progress"])
+def test_in_another_sandbox_what_needs_looking_is_refused(sandbox: Run, word: str) -> None:
+    ended = inside(sandbox, word)
+    assert ended.stdout == "125\n", ended.said
+    assert "give them to the outer one" in ended.stderr
