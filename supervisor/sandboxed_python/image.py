@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 PARTS = {
     "start": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.limits", "policy.model",
-        "policy.decide",
-        "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
+        "policy.decide", "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
         "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
         "plan.filters", "plan.build", "record", "record.wire", "launch", "launch.exits", "launch.guard",
         "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook",
@@ -47,9 +46,9 @@ PARTS = {
         "child.inherit",
     ),
     "again": (
-        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.model", "policy.decide",
-        "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission", "child.traces",
-        "child.inherit", "child.boot_child",
+        "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.limits", "policy.model",
+        "policy.decide", "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission",
+        "child.traces", "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
