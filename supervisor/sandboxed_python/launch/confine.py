@@ -158,6 +158,8 @@ def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, k
             os._exit(1)
         step = "close descriptors"
         close_all_but({session.channel, prepared.ruleset, *keep})
+        step = "core dumps"
+        process.stop_core_dumps()
         step = "environment"
         for name in plan.unset:
             os.environ.pop(name, None)
