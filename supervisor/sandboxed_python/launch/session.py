@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sandboxed_python.broker.serve import Broker
     from sandboxed_python.launch.guard import Guard
+    from sandboxed_python.launch.witness import Witness
     from sandboxed_python.plan.model import PathRule
 else:
     import _signal  # the signal module on top of it imports enum
@@ -41,6 +42,7 @@ class Session:
         broker: answers them, or None as long as none has come.
         guard: ends what is left when this process can't.
         rules: what Landlock was told of.
+        witness: tells which signals the child has got already, or None.
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
@@ -61,6 +63,7 @@ class Session:
         self.pid = 0
         self.listener = -1
         self.broker: Broker | None = None
+        self.witness: Witness | None = None
         self.waker = -1
         self.status: int | None = None
         self.channel, self._other = socketpair()
