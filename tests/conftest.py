@@ -105,7 +105,9 @@ def pytest_report_header() -> list[str]:
 
 
 # Folders whose tests ask the kernel, which answers root and other users differently. In the others a mark says so.
-ROOMS_OF_THE_KERNEL = frozenset(("broker", "cli", "escape", "kernel", "launch", "oracle", "programs", "scopes"))
+ROOMS_OF_THE_KERNEL = frozenset(
+    ("broker", "cli", "escape", "faults", "kernel", "launch", "oracle", "programs", "scopes")
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -155,5 +155,5 @@ def test_a_command_without_its_package_says_so(tmp_path: pathlib.Path) -> None:
     if support.execute(["/usr/bin/env", "python3", "-c", "import sandboxed_python"], env=environment).code != 1:
         pytest.skip("needs a python3 in /usr/bin without this package; found none")
     found = support.execute([copy, "--version"], env=environment)
-    assert found.code == 1, found.said
+    assert found.code == 125, found.said
     assert "install the package for this interpreter" in found.stderr

@@ -530,4 +530,4 @@ def test_the_supervisor_stays_on_one_processor_only_while_it_serves() -> None:
             eventually(lambda: len(os.sched_getaffinity(pid)) == 1, "it follows the caller")
         assert program.line() == f"{text} and {text}"
         eventually(lambda: os.sched_getaffinity(pid) == all_of_them, "it is given back its processors")
-        assert state(pid) == "S"
+        eventually(lambda: state(pid) == "S", "it sleeps")

@@ -51,10 +51,15 @@ def main(baseline: frozenset[str], scripts: str = "") -> None:
     """
     if sys.version_info >= NEWER and not sys.flags.isolated and any(map(strange, os.environ)):
         os.execv(sys.executable, [sys.executable, "-I", *sys.orig_argv[-len(sys.argv) :]])
+    supervisor = os.getpid()
     try:
         run(sys.argv[1:], baseline, scripts)
     except SandboxError as error:
         fail(error)
+    except Exception as error:
+        if os.getpid() != supervisor:  # the program's
+            raise
+        give_up(error)
 
 
 # The first CPython whose variables the command doesn't know.
@@ -144,6 +149,17 @@ def fail(error: SandboxError) -> None:
         text, code = str(error), CODE["SANDBOX"]
     say(text)
     os._exit(code)
+
+
+def give_up(error: Exception) -> None:
+    """Say in one line what broke the supervisor itself, and where. Does not return."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" (line {place.tb_lineno} of {place.tb_frame.f_code.co_filename})" if place else ""
+    what = ascii(error) if not isinstance(error, OSError) else os.strerror(error.errno or 0)
+    say(f"the supervisor failed: {what:.300}{where}")
+    os._exit(CODE["SANDBOX"])
 
 
 def say(text: str) -> None:

@@ -82,6 +82,17 @@ def set_no_new_privs() -> None:
     prctl(uapi.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def stop_core_dumps() -> None:
+    """Set the limit of core files to 0, for this process and all it starts; each may raise it again (setrlimit(2)).
+
+    Raises:
+        KernelError: the kernel refused.
+    """
+    limits = (Char * 16)()  # struct rlimit64: soft, hard
+    syscall("prlimit64", 0, uapi.RLIMIT_CORE, None, limits)
+    syscall("prlimit64", 0, uapi.RLIMIT_CORE, bytes(8) + bytes(limits)[8:], None)
+
+
 def die_with_parent(parent: int, signal_number: int) -> bool:
     """Ask for ``signal_number`` when the parent ends (PR_SET_PDEATHSIG).
 
@@ -98,12 +109,16 @@ def become_subreaper() -> None:
 
 
 def children() -> list[int]:
-    """Return the pids of this process's children, zombies too; none where the kernel doesn't list them.
+    """Return the pids of this process's children, zombies too; none where they can't be listed.
 
     As /proc numbers them (proc_pid_children(5)): where that is mounted for another pid namespace, they mean others.
     """
     found: list[int] = []
-    for task in os.listdir("/proc/self/task"):
+    try:
+        tasks = os.listdir("/proc/self/task")
+    except OSError:  # no /proc, or no descriptor left
+        return found
+    for task in tasks:
         try:
             with open(f"/proc/self/task/{task}/children", "rb", 0) as file:
                 found += [int(pid) for pid in (file.readall() or b"").split()]
@@ -131,7 +146,7 @@ def count_filters(pid: int) -> int:
 
 
 def set_name(name: str) -> None:
-    """Set the name of this process in ps(1), up to 15 bytes (PR_SET_NAME)."""
+    """Set what ps(1) calls the command of this process: 15 bytes of ``name``. Its arguments stay (PR_SET_NAME)."""
     buffer = (Char * 16).from_buffer_copy(name.encode()[:15].ljust(16, b"\0"))
     prctl(uapi.PR_SET_NAME, addressof(buffer))
 

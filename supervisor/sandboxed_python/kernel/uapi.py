@@ -29,6 +29,7 @@ SYSCALLS = {
     "tgkill": (234, 131),
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
+    "prlimit64": (302, 261),
 }
 
 # Calls that are answered by a look at their registers: name -> (x86-64, arm64).
@@ -41,7 +42,8 @@ LANDLOCK_RULE_NET_PORT = 2
 
 LANDLOCK_RESTRICT_SELF_TSYNC = 1 << 3  # ABI 8
 
-# getrlimit(2): has no effect since Linux 2.4.25.
+# getrlimit(2); the second has no effect since Linux 2.4.25.
+RLIMIT_CORE = 4
 RLIMIT_LOCKS = 10
 
 # prctl(2).

@@ -176,6 +176,8 @@ def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, k
             session.relay.enter()
         step = "close descriptors"
         close_all_but({session.channel, prepared.ruleset, *keep})
+        step = "core dumps"
+        process.stop_core_dumps()
         step = "environment"
         for name in plan.unset:
             os.environ.pop(name, None)

@@ -36,6 +36,7 @@ class Guard:
 
     Attributes:
         scoped: this process is in the outer domain, so that ``end_all`` can be used.
+        pid: of the guard; 0 while there is none.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -48,6 +49,7 @@ class Guard:
             OSError: no process or descriptor left.
         """
         self.scoped = False
+        self.pid = 0
         self._alive = -1
         many = plan.policy.granted("child")
         if plan.inner or not (many or any(process.get_capabilities())) or landlock.downgrade(SCOPE_SIGNAL, plan.abi)[1]:
@@ -71,11 +73,12 @@ class Guard:
         Raises:
             OSError: no process or descriptor left.
         """
-        if not self.scoped or self._alive >= 0:
+        if not self.scoped or self.pid:
             return
         waiting, alive = os.pipe()
         try:
-            if os.fork() == 0:
+            self.pid = os.fork()
+            if self.pid == 0:
                 stand_guard(waiting)
         except OSError:
             os.close(alive)
@@ -83,6 +86,16 @@ class Guard:
         finally:
             os.close(waiting)
         self._alive = alive
+
+    def replace(self) -> None:
+        """Start another guard in the place of one that somebody has killed.
+
+        Raises:
+            OSError: no process or descriptor left.
+        """
+        os.close(self._alive)
+        self.pid, self._alive = 0, -1
+        self.start()
 
     def end_all(self) -> bool:
         """Kill everything in the outer domain but this process: the job, its descendants and the guard.

@@ -5,6 +5,7 @@ Runs in: both.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -69,7 +70,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
             session.relay = Relay(plan.policy.limits.output, closed)
         in_child = session.fork()
     except OSError as error:
-        raise LaunchError(str(error)) from error
+        raise LaunchError(_lacking(error)) from error
     if not in_child:
         prepared.close()
         process.set_name(NAME)
@@ -108,6 +109,13 @@ def kernel_side() -> Callable[[Policy, Policy, Callable[[], None]], None]:
     from sandboxed_python.launch.narrow import narrow
 
     return narrow
+
+
+def _lacking(error: OSError) -> str:
+    """Say what a start lacks, and which limit to look at."""
+    limit = {errno.EAGAIN: "processes (ulimit -u)", errno.EMFILE: "descriptors (ulimit -n)"}.get(error.errno or 0)
+    what = f": no more {limit}" if limit else ""
+    return f"the program can't be started: {error if isinstance(error, KernelError) else error.strerror}{what}"
 
 
 def cut_capabilities(keep: int) -> None:

@@ -6,12 +6,11 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import os
-import time
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import landlock, process, uapi
-from sandboxed_python.kernel.calls import close_range, receive_descriptor
+from sandboxed_python.kernel.calls import receive_descriptor
 from sandboxed_python.launch.confine import make_ruleset
 from sandboxed_python.launch.session import FORWARDED
 from sandboxed_python.launch.start import FAILED
@@ -38,7 +37,6 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
 # many a small program ends before.
 _SOON = 50
-_LOOK = 0.05  # seconds between two looks at a stopped child
 IDLE = 200  # milliseconds without a call after which the broker rests
 
 
@@ -49,23 +47,38 @@ def supervise(session: Session, plan: Plan) -> int:
         The child's wait status.
 
     Raises:
-        LaunchError: the child could not be confined or started; it has ended.
+        LaunchError: the child could not be confined, started or guarded any more; it has ended.
+        Exception: whatever else went wrong here; the child and all that it started have ended.
     """
+    try:
+        _serve(session, plan)
+        return session.status or 0
+    except Exception:
+        if session.status is None:
+            os.kill(session.pid, _signal.SIGKILL)
+        raise
+    finally:
+        if session.witness is not None:
+            session.witness.end()
+        if not plan.inner:  # what is left there is the outer supervisor's, whose children orphans become
+            _end_descendants(session.guard)
+        _close_listener(session)
+        if session.watch is not None:
+            session.watch.close()
+
+
+def _serve(session: Session, plan: Plan) -> None:
+    """Serve the child until it has ended."""
     poller = session.poller
     events = poller.events
     if plan.notify_parts and plan.way == "exec" and not plan.inner:
         load_broker()  # it is asked at once
-    patience = -1
-    watch = session.watch
-    wait = poller.wait if watch is None else watch.wait
+    patience = _SOON
+    wait = poller.wait if session.watch is None else session.watch.wait
     while session.status is None:
-        waiting = session.broker is None and session.listener >= 0
-        if not wait(_SOON if waiting else patience):
+        if not wait(patience):
             patience = -1
-            if waiting:
-                _open_broker(session, plan)
-            elif session.broker is not None:
-                session.broker.rest()
+            _settle(session, plan)
             continue
         if events[_LISTENER]:
             if events[_LISTENER] & uapi.POLLIN:
@@ -77,14 +90,24 @@ def supervise(session: Session, plan: Plan) -> int:
                 _close_listener(session)
         if events[_CHANNEL]:
             _handshake(session)
+            patience = _SOON
         if events[_SIGNALS]:
             _signals(session)
-    if not plan.inner:  # what is left there is the outer supervisor's, whose children orphans become
-        _end_descendants(session.guard)
-    _close_listener(session)
-    if watch is not None:
-        watch.close()
-    return session.status
+
+
+def _settle(session: Session, plan: Plan) -> None:
+    """Do what was put off until the child has run for a moment, or rest after its calls."""
+    if session.broker is not None:
+        session.broker.rest()
+    elif session.listener >= 0:
+        _open_broker(session, plan)
+    if session.witness is None and session.supervisor != 1:  # nobody signals the first process and others at once
+        from sandboxed_python.launch.witness import Witness
+
+        try:
+            session.witness = Witness(FORWARDED)
+        except OSError:  # no process or descriptor left: every signal is passed on
+            return
 
 
 def load_broker(*, everything: bool = False) -> None:
@@ -94,7 +117,7 @@ def load_broker(*, everything: bool = False) -> None:
         everything: also what only some calls or ends need, so that no file is looked at any more.
     """
     image.load("watch")
-    import sandboxed_python.broker.serve  # noqa: F401 - where there is no image
+    import sandboxed_python.broker.serve  # where there is no image
 
     if everything:
         import json  # noqa: F401
@@ -102,6 +125,8 @@ def load_broker(*, everything: bool = False) -> None:
 
         import psutil  # noqa: F401
 
+        import sandboxed_python.launch.stopping
+        import sandboxed_python.launch.witness  # noqa: F401
         from sandboxed_python.broker import control  # noqa: F401
         from sandboxed_python.broker.answer import load_all
 
@@ -178,8 +203,17 @@ def _signals(session: Session) -> None:
             _child_changed(session)
         elif number == _signal.SIGCONT and int.from_bytes(raw[at + 12 : at + 16], "little") == session.waker:
             continue  # the child goes on already
-        elif number in FORWARDED and session.status is None and (code != uapi.SI_KERNEL or _is_for_leader(number)):
-            os.kill(session.pid, number)
+        elif number in FORWARDED and session.status is None:
+            sender = int.from_bytes(raw[at + 12 : at + 16], "little")
+            if _is_for_leader(number) if code == uapi.SI_KERNEL else not _has_it(session, number, sender):
+                os.kill(session.pid, number)
+
+
+def _has_it(session: Session, number: int, sender: int) -> bool:
+    """Tell whether a signal went to the child as well as to this process. Not known before there is a witness."""
+    if session.witness is None or os.getpgid(session.pid) != os.getpgrp():
+        return False
+    return session.witness.saw(number, sender)
 
 
 def _is_for_leader(number: int) -> bool:
@@ -199,47 +233,36 @@ def _child_changed(session: Session) -> None:
             return
         if pid == 0:
             return
-        if pid != session.pid:
-            continue  # an orphan that this subreaper has inherited
+        if pid != session.pid:  # one of our own, or an orphan that this subreaper has inherited
+            if not os.WIFSTOPPED(status):
+                _helper_ended(session, pid)
+            continue
         if os.WIFSTOPPED(status):
-            _stop_with(session)
+            from sandboxed_python.launch.stopping import stop_with
+
+            if session.watch is not None:
+                session.watch.pause()
+            stop_with(session, os.WSTOPSIG(status))
         else:
             session.status = status
 
 
-def _stop_with(session: Session) -> None:
-    """Stop, so that the shell sees the job stopped, until somebody continues this process or the child.
+def _helper_ended(session: Session, pid: int) -> None:
+    """Replace the guard when it is what somebody has killed; do without the witness for a while.
 
-    Who is stopped can't see that the child goes on or ends (continued by what it has started, or by somebody who knows
-    its number), so another process looks. Without room for one this process doesn't stop.
+    Raises:
+        LaunchError: there is no room for another guard.
     """
-    own = os.getpid()
-    if session.watch is not None:
-        session.watch.pause()
-    try:
-        session.waker = os.fork()
-    except OSError:
+    if session.witness is not None and pid == session.witness.pid:
+        session.witness.close()
+        session.witness = None
+    if pid != session.guard.pid:
         return
-    if session.waker == 0:
-        _wake(own, session.pid)
-    os.kill(own, _signal.SIGSTOP)
-    os.kill(session.waker, _signal.SIGKILL)
-    os.waitpid(session.waker, 0)
-
-
-def _wake(supervisor: int, child: int) -> None:
-    """Continue the supervisor when it is stopped and its child isn't. Does not return."""
     try:
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        if not process.die_with_parent(supervisor, _signal.SIGKILL):
-            return
-        os.setsid()  # a signal to the supervisor's group is not for this process
-        close_range(0)
-        while not (process.state(supervisor) == b"T" and process.state(child) != b"T"):
-            time.sleep(_LOOK)
-        os.kill(supervisor, _signal.SIGCONT)
-    finally:
-        os._exit(0)
+        session.guard.replace()
+    except OSError as error:
+        message = f"the job's guard was killed, and there can be no other: {error.strerror}"
+        raise LaunchError(message) from error
 
 
 def _end_descendants(guard: Guard) -> None:
