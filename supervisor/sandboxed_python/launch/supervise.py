@@ -6,6 +6,7 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import os
+import time
 
 from sandboxed_python import image
 from sandboxed_python.errors import LaunchError
@@ -37,6 +38,7 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # The broker's modules load when the child first asks for something, or when it has run for so many milliseconds:
 # many a small program ends before.
 _SOON = 50
+_LATEST = 0.2  # seconds after which the witness is brought to a child that isn't quiet for so long
 IDLE = 200  # milliseconds without a call after which the broker rests
 
 
@@ -74,6 +76,7 @@ def _serve(session: Session, plan: Plan) -> None:
     if plan.notify_parts and plan.way == "exec" and not plan.inner:
         load_broker()  # it is asked at once
     patience = _SOON
+    settled = time.monotonic() + _LATEST
     wait = poller.wait if session.watch is None else session.watch.wait
     while session.status is None:
         if not wait(patience):
@@ -85,6 +88,11 @@ def _serve(session: Session, plan: Plan) -> None:
                 broker = session.broker or _open_broker(session, plan)
                 broker.serve()
                 patience = IDLE
+                if session.witness is None:
+                    patience = _SOON
+                    if time.monotonic() > settled:  # it makes one call after the other
+                        _bring_witness(session)
+                        settled = time.monotonic() + _LATEST
             else:  # POLLHUP: the last confined task is gone
                 poller.watch(2, -1)
                 _close_listener(session)
@@ -101,12 +109,17 @@ def _settle(session: Session, plan: Plan) -> None:
         session.broker.rest()
     elif session.listener >= 0:
         _open_broker(session, plan)
+    _bring_witness(session)
+
+
+def _bring_witness(session: Session) -> None:
+    """Start the witness. Without room for one, every signal is passed on."""
     if session.witness is None and session.supervisor != 1:  # nobody signals the first process and others at once
         from sandboxed_python.launch.witness import Witness
 
         try:
             session.witness = Witness(FORWARDED)
-        except OSError:  # no process or descriptor left: every signal is passed on
+        except OSError:  # no process or descriptor left
             return
 
 
