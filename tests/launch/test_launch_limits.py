@@ -226,9 +226,10 @@ def test_processes_hold_against_a_fork_bomb(sandbox: Run, folder: str, trick: st
 
 
 def test_processes_that_end_make_room(sandbox: Run) -> None:
+    # Nobody waits for the grandchildren, so on a busy machine some of them are there at once.
     source = """
 import os, subprocess
-for _ in range(50):
+for _ in range(100):
     subprocess.run(["/bin/true"], check=True)
     if os.fork() == 0:
         os.fork()
@@ -236,7 +237,7 @@ for _ in range(50):
     os.wait()
 print("done")
 """
-    granted = sandbox("--allow-child-process", "--limit-processes=4", "-c", source)
+    granted = sandbox("--allow-child-process", "--limit-processes=30", "-c", source)
     assert (granted.code, granted.stdout) == (0, "done\n"), granted.said
 
 
