@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tests.escape.attack import Attacker
 
 # Where the other's memory is mapped, by a guess that is right.
-CODE = "line = open('/proc/self/maps').readline(); print(line.split()[0], flush=True); import time; time.sleep(60)"
+FIRST = "'-'.join(f'{int(word, 16):x}' for word in open('/proc/self/maps').readline().split()[0].split('-'))"
+CODE = f"print({FIRST}, flush=True); import time; time.sleep(60)"
 WAYS = {
     "lstat": "os.lstat(PATH); print('TOLD')",
     "statx": "call('statx', -100, os.fsencode(PATH), 0x100, 0x7FF, ctypes.create_string_buffer(256)); print('TOLD')",
@@ -66,7 +67,7 @@ def test_the_twin(attacker: Attacker) -> None:
     with witness(attacker, SLEEPER) as other:
         body = (
             f"for path in ('/proc/{other.pid}', '/proc/{other.pid}/stat', '/proc/{other.pid}/task', '/proc/self/fd/0',\n"
-            "    '/proc/self/fdinfo/0', '/proc/self/map_files/' + open('/proc/self/maps').readline().split()[0]):\n"
+            f"    '/proc/self/fdinfo/0', '/proc/self/map_files/' + {FIRST}):\n"
             "    os.lstat(path)"
         )
         confined = attacker.confined(body, "--allow-fs-read=/proc/")
