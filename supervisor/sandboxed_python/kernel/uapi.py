@@ -190,6 +190,7 @@ UNIFIED_SYSCALLS = {
 UNIFIED_LAST = 469
 
 # Bits of open(2) and mknod(2) that are the same on x86-64 and arm64.
+O_WRONLY, O_RDWR = 1, 2
 O_CREAT = 0o100
 O_TMPFILE_BIT = 0o20000000  # __O_TMPFILE: O_TMPFILE without O_DIRECTORY, whose bit differs between the two
 S_IFMT = 0o170000
