@@ -413,8 +413,8 @@ CALLS: tuple[Call, ...] = (
     # Opening. O_PATH opens go to the supervisor where metadata is guarded.
     Call(
         name="open",
-        reason="Landlock decides. With O_CREAT or O_TMPFILE " + _NO_SET_ID + "; else mode is garbage and ignored. Never "
-        "access mode 3, neither reading nor writing: Landlock has no right for it, and lets it open every file",
+        reason="Landlock decides. With O_CREAT or O_TMPFILE " + _NO_SET_ID + "; else mode is garbage and ignored. "
+        "Never access mode 3, neither reading nor writing: Landlock has no right for it, and lets it open every file",
         rules=_opening(1),
     ),
     Call(name="openat", reason="as open", rules=_opening(2)),
