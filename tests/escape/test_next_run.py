@@ -77,7 +77,7 @@ def test_by_a_folder_above(attacker: Attacker, grant: tuple[str, str, str, str],
         ]
         return leaked(attacker.run(words))
 
-    attacker.must_fail(f"{HEAD}NAMED = {named!r}\n{way}", flag, harm=leads_out, prepare=prepare)
+    attacker.must_fail(f"{HEAD}NAMED = {named!r}\n{way}", "--allow-ffi", flag, harm=leads_out, prepare=prepare)
 
 
 def test_what_lies_beside_moves(attacker: Attacker) -> None:
