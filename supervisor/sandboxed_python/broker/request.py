@@ -10,6 +10,7 @@ import os
 
 from sandboxed_python.kernel import notify, uapi
 from sandboxed_python.kernel.calls import Char, addressof
+from sandboxed_python.policy.patterns import Matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ class Context:
         checks: need -> the policy's question.
         roots: the granted directories themselves: they can't be removed or moved, like mount points.
         named: every path that a grant names: no link may be put there, or the next run would be granted what it names.
+        above: tells whether a path is a folder above one that a grant names: no link may be put there either, and the
+            folder neither be moved nor another be moved there, which could bring a link along.
         reachable: (device, inode) of directories known to be where their path says.
         rooted: threads known to have our root directory.
         straight: path -> its text if it is spelled like a real path, "" if it isn't one.
@@ -139,9 +142,9 @@ class Context:
     """
 
     __slots__ = (
-        "_policy", "abstract", "bound", "checks", "child", "datagrams", "handlers", "held", "identity", "kernel_reads",
-        "kernel_writes", "landlock", "listener", "named", "on_change", "on_denied", "on_error", "processors",
-        "reachable", "rooted", "roots", "sockets", "straight",
+        "_policy", "above", "abstract", "bound", "checks", "child", "datagrams", "handlers", "held", "identity",
+        "kernel_reads", "kernel_writes", "landlock", "listener", "named", "on_change", "on_denied", "on_error",
+        "processors", "reachable", "rooted", "roots", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -190,6 +193,7 @@ class Context:
         given = [grant for grant in (*policy.read, *policy.write) if not grant.implicit]
         self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
         self.named = frozenset([path for grant in given for path in grant.exact])
+        self.above = Matcher(given).above
         self.checks = {"read": policy.reader.matches, "write": policy.writable, "stat": policy.statable}
 
 
