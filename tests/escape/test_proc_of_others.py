@@ -39,11 +39,12 @@ def test_where_its_memory_is(attacker: Attacker, way: str) -> None:
         )
 
 
-def test_a_wrong_guess_answers_alike(attacker: Attacker) -> None:
+@pytest.mark.parametrize("after", ["", "/..", "/../../stat", "/x"])
+def test_a_wrong_guess_answers_alike(attacker: Attacker, after: str) -> None:
     with witness(attacker, CODE) as other:
         body = (
             "for name in (RIGHT, '1000-2000'):\n"
-            f"    try: print('ANSWER', os.lstat('/proc/{other.pid}/map_files/' + name).st_mode)\n"
+            f"    try: print('ANSWER', os.lstat('/proc/{other.pid}/map_files/' + name + {after!r}).st_mode)\n"
             "    except OSError as error: print('ANSWER', error.errno)"
         )
         attacker.must_fail(
@@ -66,7 +67,7 @@ def test_the_twin(attacker: Attacker) -> None:
     """What the kernel tells everybody, and all of the program's own."""
     with witness(attacker, SLEEPER) as other:
         body = (
-            f"for path in ('/proc/{other.pid}', '/proc/{other.pid}/stat', '/proc/{other.pid}/task', '/proc/self/fd/0',\n"
+            f"for path in ('/proc/{other.pid}', '/proc/{other.pid}/stat', '/proc/{other.pid}/task', '/proc/{other.pid}/map_files', '/proc/self/fd/0',\n"
             f"    '/proc/self/fdinfo/0', '/proc/self/map_files/' + {FIRST}):\n"
             "    os.lstat(path)"
         )

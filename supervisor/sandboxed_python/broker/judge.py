@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below
-from sandboxed_python.broker.remote import thread_group
+from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
+from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import Answer, StoppedError, failure
 
 TYPE_CHECKING = False
@@ -73,7 +73,23 @@ def permits_path(request: Request, path: str) -> bool:
             denied = request.context.on_denied
             if denied is None or not denied(request, need, path):
                 return False
-    return True
+    return _may_be_looked_up(request, path)
+
+
+def _may_be_looked_up(request: Request, path: str) -> bool:
+    """Tell whether the kernel would let the caller look a path up in procfs, where it asks who may trace the process.
+
+    Contents are none of the supervisor's business there (the kernel itself opens them for the caller), and magic links
+    are followed for processes of the sandbox only (``paths.Walk``). This is about the folders whose very names tell.
+    """
+    if not path.startswith("/proc/"):
+        return True
+    folder = path.rpartition("/")[0]
+    return _GUARDED.isdisjoint(folder.split("/")[3:6]) or inside(request, owner_of(path))
+
+
+# Of a process and of a thread: where its memory is mapped, how its descriptors are open.
+_GUARDED = frozenset(("map_files", "fdinfo"))
 
 
 def _own_proc(request: Request, need: str, path: str) -> bool:
@@ -111,8 +127,8 @@ def judge_stop(request: Request, stop: StoppedError) -> Answer:
     place of the failure decides.
     """
     number = stop.number
-    if number == errno.EACCES:
-        return failure(number)
+    if number == errno.EACCES or not _may_be_looked_up(request, stop.path):
+        return failure(errno.EACCES)
     rest = [os.fsdecode(name) for name in stop.rest.split(b"/") if name and name != b"."]
     if ".." in rest:
         may_know = request.context.checks["stat"](stop.path) or permits_path(request, stop.path)
