@@ -33,7 +33,7 @@ def received(attacker: Attacker, body: str) -> list[bytes]:
         os.chmod(attacker.path("write/datagram"), 0o666)
         confined = attacker.confined(CONNECT + body, "--allow-net")
         assert "TRIED: done" in confined.stdout, confined.said
-        arrived = []
+        arrived: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while len(arrived) < 1000:
                 arrived.append(receiver.recv(100, socket.MSG_DONTWAIT))
