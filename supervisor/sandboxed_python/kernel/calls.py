@@ -203,9 +203,7 @@ class Poller:
     def __init__(self, *descriptors: int, asked: int = uapi.POLLIN) -> None:
         """Watch descriptors for reading, or what else is asked for; a negative one is ignored."""
         # struct pollfd: int fd; short events; short revents.
-        packed = b"".join(
-            fd.to_bytes(4, "little", signed=True) + asked.to_bytes(4, "little") for fd in descriptors
-        )
+        packed = b"".join(fd.to_bytes(4, "little", signed=True) + asked.to_bytes(4, "little") for fd in descriptors)
         self._count = len(descriptors)
         self._buffer = (Char * len(packed)).from_buffer_copy(packed)
         self._descriptors = memoryview(self._buffer).cast("B").cast("i")

@@ -185,7 +185,11 @@ IOCTLS = (
     (0x540B, "", "TCFLSH: tcflush"),
     (0x540E, "", "TIOCSCTTY: pty.fork, os.login_tty; stealing a terminal needs a capability that is cut"),
     (0x540F, "", "TIOCGPGRP: tcgetpgrp"),
-    (0x5410, "", "TIOCSPGRP: tcsetpgrp, within the own session"),
+    (
+        0x5410,
+        "child",
+        "TIOCSPGRP: tcsetpgrp, within the own session; whoever puts others into the background stops them",
+    ),
     (0x5411, "", "TIOCOUTQ, SIOCOUTQ: bytes not yet sent"),
     (0x5413, "", "TIOCGWINSZ: os.get_terminal_size"),
     (0x5414, "", "TIOCSWINSZ: the size of a terminal the process has"),
@@ -763,7 +767,12 @@ CALLS: tuple[Call, ...] = (
     _free("getgroups", _SELF),
     _free("getpgrp", _SELF),
     _free("getpgid", "a number; os.killpg(os.getpgid(child))"),
-    _free("setpgid", "the kernel takes only the caller and its children, in its session"),
+    Call(
+        name="setpgid",
+        reason="the kernel takes only the caller and its children, in its session. Joining a group that is there, with "
+        "children only: reading in the terminal's background stops a whole group, and no signal scope is asked",
+        rules=(Rule(checks=(is_(1, 0),), reason="a group of its own"), Rule(scope="child")),
+    ),
     _free("getsid", "a number"),
     _free("setsid", "leaves the terminal; the supervisor finds its descendants by parentage, not by session"),
     _free("setuid", _ID),
