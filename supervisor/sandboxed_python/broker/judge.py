@@ -12,6 +12,7 @@ import os
 from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import Answer, StoppedError, failure
+from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _permits_nameless(request: Request, place: Place) -> bool:
 
     Pipes and the like are nowhere in the file system, and only the caller's own descriptors lead to them: their
     metadata may be read, as fstat(2) may. A file in memory may be changed, too. A removed file is judged by the name
-    that it had; since a file may really be called "x (deleted)", both spellings must be granted then.
+    that it had; what the kernel calls "x (deleted)" may really be called so, or have to be granted by both spellings.
     """
     path = place.path
     if place.reached == BY_DESCRIPTOR and request.needs == ("stat",):
@@ -117,7 +118,20 @@ def _permits_nameless(request: Request, place: Place) -> bool:
     in_memory = path.startswith("/memfd:") and path.endswith(DELETED) and place.reached != BY_NAME
     if in_memory and not os.fstat(place.descriptor).st_nlink:
         return True
-    return permits_path(request, path) and permits_path(request, path.removesuffix(DELETED))
+    if not permits_path(request, path):
+        return False
+    return permits_path(request, path.removesuffix(DELETED)) or _is_called(place, path)
+
+
+def _is_called(place: Place, path: str) -> bool:
+    """Tell whether a path, without following any link, leads to the place's own object."""
+    there = notify.open_path(uapi.AT_FDCWD, os.fsencode(path), notify.STRAIGHT_NO_FOLLOW)
+    if there < 0:
+        return False
+    try:
+        return os.path.samestat(os.fstat(there), os.fstat(place.descriptor))
+    finally:
+        os.close(there)
 
 
 def judge_stop(request: Request, stop: StoppedError) -> Answer:
