@@ -134,13 +134,18 @@ def unlinkat(request: Request) -> Answer:
     return _at_name(request, at, address, _rmdir if flags else _unlink)
 
 
+def _leads_on(request: Request, path: str) -> bool:
+    """Tell whether a link at a path would be followed by the next run on its way to what a grant names."""
+    return path in request.granted.named or request.granted.above(path)
+
+
 def _symlink(request: Request, text: int, at: int, address: int) -> Answer:
     target = request.read_path(text)
     if not target:
         return failure(errno.ENOENT)
 
     def make(entry: Entry) -> None:
-        if entry.path in request.granted.named:
+        if _leads_on(request, entry.path):
             raise DeniedError
         os.symlink(target, entry.name, dir_fd=entry.folder)
 
@@ -184,13 +189,17 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
             if not permits_path(request, target.path):
                 return DENIED
             roots = request.granted.roots
+            places = (source.path, target.path)
             # A granted folder that isn't there yet may come by this: what was there at the start can't have gone.
             if source.path in roots or (target.path in roots and not _comes_to_be(source, target)):
                 return _BUSY
             moved = (source, target) if exchange else (source,)
-            if {source.path, target.path} & request.granted.named and any(_is(entry, _S_IFLNK) for entry in moved):
+            if any(_leads_on(request, path) for path in places) and any(_is(entry, _S_IFLNK) for entry in moved):
                 return DENIED
-            if any(_is(entry, _S_IFDIR) and not whole_tree(request, entry.path) for entry in moved):
+            folders = [entry.path for entry in moved if _is(entry, _S_IFDIR)]
+            if folders and any(request.granted.above(path) for path in places):
+                return _BUSY
+            if not all(whole_tree(request, path) for path in folders):
                 return failure(errno.EXDEV)
             request.confirm()
             notify.rename(source.folder, source.name, target.folder, target.name, flags)
@@ -269,7 +278,7 @@ def _link(request: Request, old: Where, new: Where, flags: int) -> Answer:
                 return DENIED
             if target.name == b"/":
                 return failure(errno.EEXIST)
-            if target.path in request.granted.named and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
+            if _leads_on(request, target.path) and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
                 return DENIED
             request.confirm()
             notify.link(source.descriptor, target.folder, target.name)

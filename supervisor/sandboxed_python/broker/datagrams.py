@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LARGEST = 212992  # net.core.wmem_default
 MOST = 64  # datagram sockets at once
+_END = uapi.POLLHUP | uapi.POLLRDHUP
 
 
 def send(message: bytes, path: bytes) -> None:
@@ -93,8 +94,9 @@ class Sender:
             self.close()
 
     def over(self) -> bool:
-        """Tell whether the caller and all who inherited it have closed their end."""
-        return self.source.fileno() < 0 or bool(poll([self.source.fileno()], 0)[0] & uapi.POLLHUP)
+        """Tell whether the caller and all who inherited it have closed their end, or its half for sending."""
+        descriptor = self.source.fileno()
+        return descriptor < 0 or bool(poll([descriptor], 0, _END)[0] & _END)
 
     def close(self) -> None:
         """Close both sockets.

@@ -70,11 +70,14 @@ def call_as(request: Request, handler: Handler) -> Answer:
         return _call_as_stranger(request, handler)
     uid, gid = int(uids.pop()), int(gids.pop())
     own_gids = [int(number) for number in own_status()[b"Gid"].split()]
+    held = process.get_capabilities()
     try:
         _become(uid, gid, fields[b"Groups"])
+        process.set_capabilities(0, *held[1:])  # secure bits may have kept them (SECBIT_NO_SETUID_FIXUP)
         return handler(request)
     finally:
         notify.set_thread_ids("setresuid", 0, 0, 0)
+        process.set_capabilities(*held)
         notify.set_thread_ids("setresgid", *own_gids[:3])
         notify.set_thread_groups(_numbers(own_status()[b"Groups"]))
 

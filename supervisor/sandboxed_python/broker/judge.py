@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below
-from sandboxed_python.broker.remote import thread_group
+from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
+from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import Answer, StoppedError, failure
+from sandboxed_python.kernel import notify, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,23 @@ def permits_path(request: Request, path: str) -> bool:
             denied = request.context.on_denied
             if denied is None or not denied(request, need, path):
                 return False
-    return True
+    return _may_be_looked_up(request, path)
+
+
+def _may_be_looked_up(request: Request, path: str) -> bool:
+    """Tell whether the kernel would let the caller look a path up in procfs, where it asks who may trace the process.
+
+    Contents are none of the supervisor's business there (the kernel itself opens them for the caller), and magic links
+    are followed for processes of the sandbox only (``paths.Walk``). This is about the folders whose very names tell.
+    """
+    if not path.startswith("/proc/"):
+        return True
+    folder = path.rpartition("/")[0]
+    return _GUARDED.isdisjoint(folder.split("/")[3:6]) or inside(request, owner_of(path))
+
+
+# Of a process and of a thread: where its memory is mapped, how its descriptors are open.
+_GUARDED = frozenset(("map_files", "fdinfo"))
 
 
 def _own_proc(request: Request, need: str, path: str) -> bool:
@@ -91,7 +108,7 @@ def _permits_nameless(request: Request, place: Place) -> bool:
 
     Pipes and the like are nowhere in the file system, and only the caller's own descriptors lead to them: their
     metadata may be read, as fstat(2) may. A file in memory may be changed, too. A removed file is judged by the name
-    that it had; since a file may really be called "x (deleted)", both spellings must be granted then.
+    that it had; what the kernel calls "x (deleted)" may really be called so, or have to be granted by both spellings.
     """
     path = place.path
     if place.reached == BY_DESCRIPTOR and request.needs == ("stat",):
@@ -101,7 +118,20 @@ def _permits_nameless(request: Request, place: Place) -> bool:
     in_memory = path.startswith("/memfd:") and path.endswith(DELETED) and place.reached != BY_NAME
     if in_memory and not os.fstat(place.descriptor).st_nlink:
         return True
-    return permits_path(request, path) and permits_path(request, path.removesuffix(DELETED))
+    if not permits_path(request, path):
+        return False
+    return permits_path(request, path.removesuffix(DELETED)) or _is_called(place, path)
+
+
+def _is_called(place: Place, path: str) -> bool:
+    """Tell whether a path, without following any link, leads to the place's own object."""
+    there = notify.open_path(uapi.AT_FDCWD, os.fsencode(path), notify.STRAIGHT_NO_FOLLOW)
+    if there < 0:
+        return False
+    try:
+        return os.path.samestat(os.fstat(there), os.fstat(place.descriptor))
+    finally:
+        os.close(there)
 
 
 def judge_stop(request: Request, stop: StoppedError) -> Answer:
@@ -111,8 +141,8 @@ def judge_stop(request: Request, stop: StoppedError) -> Answer:
     place of the failure decides.
     """
     number = stop.number
-    if number == errno.EACCES:
-        return failure(number)
+    if number == errno.EACCES or not _may_be_looked_up(request, stop.path):
+        return failure(errno.EACCES)
     rest = [os.fsdecode(name) for name in stop.rest.split(b"/") if name and name != b"."]
     if ".." in rest:
         may_know = request.granted.checks["stat"](stop.path) or permits_path(request, stop.path)

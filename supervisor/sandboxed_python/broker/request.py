@@ -10,6 +10,7 @@ import os
 
 from sandboxed_python.kernel import notify, uapi
 from sandboxed_python.kernel.calls import Char, addressof
+from sandboxed_python.policy.patterns import Matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,12 +128,14 @@ class Granted:
         checks: need -> the policy's question.
         roots: the granted directories themselves: they can't be removed or moved, like mount points.
         named: every path that a grant names: no link may be put there, or the next run would be granted what it names.
+        above: tells whether a path is a folder above one that a grant names: no link may be put there either, and the
+            folder neither be moved nor another be moved there, which could bring a link along.
         kernel_reads: tells whether Landlock alone lets the file at a path be opened for reading.
         kernel_writes: likewise for writing and creating.
         gate: which files may be mapped executable, where the supervisor is asked; see ``gate``.
     """
 
-    __slots__ = ("checks", "gate", "kernel_reads", "kernel_writes", "named", "policy", "roots")
+    __slots__ = ("above", "checks", "gate", "kernel_reads", "kernel_writes", "named", "policy", "roots")
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class Granted:
         given = [grant for layer in policy.layers for grant in (*layer.read, *layer.write) if not grant.implicit]
         self.roots = frozenset([path for grant in given if grant.kind == "tree" for path in grant.paths])
         self.named = frozenset([path for grant in given for path in grant.exact])
+        self.above = Matcher(given).above
         read = policy.reader.matches if policy.within is None else policy.readable
         self.checks = {"read": read, "write": policy.writable, "stat": policy.statable}
 

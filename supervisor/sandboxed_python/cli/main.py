@@ -135,7 +135,8 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
 def watch(session: Session, plan: Plan) -> None:
     """Look after the child, and end as it ended. Does not return."""
     status = supervise(session, plan)
-    image.write_missing()
+    if not plan.policy.writable_runtime:  # else the program may have changed what this loads and compiles
+        image.write_missing()
     end_as(status)
 
 

@@ -200,12 +200,10 @@ class Poller:
         events: after ``wait``: ``revents`` of descriptor ``i`` at index ``4 * i + 3`` (struct pollfd as shorts).
     """
 
-    def __init__(self, *descriptors: int) -> None:
-        """Watch descriptors for reading; a negative one is ignored."""
+    def __init__(self, *descriptors: int, asked: int = uapi.POLLIN) -> None:
+        """Watch descriptors for reading, or what else is asked for; a negative one is ignored."""
         # struct pollfd: int fd; short events; short revents.
-        packed = b"".join(
-            fd.to_bytes(4, "little", signed=True) + uapi.POLLIN.to_bytes(4, "little") for fd in descriptors
-        )
+        packed = b"".join(fd.to_bytes(4, "little", signed=True) + asked.to_bytes(4, "little") for fd in descriptors)
         self._count = len(descriptors)
         self._buffer = (Char * len(packed)).from_buffer_copy(packed)
         self._descriptors = memoryview(self._buffer).cast("B").cast("i")
@@ -233,17 +231,18 @@ class Poller:
         return result
 
 
-def poll(descriptors: Sequence[int], timeout_ms: int = -1) -> list[int]:
+def poll(descriptors: Sequence[int], timeout_ms: int = -1, asked: int = uapi.POLLIN) -> list[int]:
     """Wait until a descriptor is readable or hung up (poll(2)).
 
     Args:
         descriptors: what to wait for; a negative one is ignored.
         timeout_ms: milliseconds; -1 waits for ever.
+        asked: for what.
 
     Returns:
         ``revents`` for each descriptor, in order; all 0 after a time-out or a signal.
     """
-    poller = Poller(*descriptors)
+    poller = Poller(*descriptors, asked=asked)
     return poller.events[3::4].tolist() if poller.wait(timeout_ms) else [0] * len(descriptors)
 
 

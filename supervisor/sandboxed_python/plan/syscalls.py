@@ -158,6 +158,17 @@ def _never(name: str, reason: str, errno: int = EPERM) -> Call:
     return Call(name=name, reason=reason, errno=errno)
 
 
+def _opening(flags: int) -> tuple[Rule, ...]:
+    """Return the rules of open(2), given which argument its flags are; the mode is the next one."""
+    making = uapi.O_CREAT | uapi.O_TMPFILE_BIT
+    either = (uapi.O_WRONLY, uapi.O_RDWR)  # both are access mode 3
+    return (
+        *[Rule(checks=(lacks(flags, bit | making),)) for bit in either],
+        *[Rule(checks=(lacks(flags, bit), lacks(flags + 1, uapi.S_ISUGID))) for bit in either],
+        Rule(checks=(has(flags, uapi.O_WRONLY | uapi.O_RDWR),), errno=EACCES),
+    )
+
+
 def _by_command(name: str, arg: int, commands: Iterable[tuple[int, str, str]], reason: str) -> Call:
     """Make the row of a call that is many calls by a command number: rows of (command, scope, name)."""
     rules = tuple(Rule(scope=scope, checks=(is_(arg, number),), reason=word) for number, scope, word in commands)
@@ -185,7 +196,11 @@ IOCTLS = (
     (0x540B, "", "TCFLSH: tcflush"),
     (0x540E, "", "TIOCSCTTY: pty.fork, os.login_tty; stealing a terminal needs a capability that is cut"),
     (0x540F, "", "TIOCGPGRP: tcgetpgrp"),
-    (0x5410, "", "TIOCSPGRP: tcsetpgrp, within the own session"),
+    (
+        0x5410,
+        "child",
+        "TIOCSPGRP: tcsetpgrp, within the own session; whoever puts others into the background stops them",
+    ),
     (0x5411, "", "TIOCOUTQ, SIOCOUTQ: bytes not yet sent"),
     (0x5413, "", "TIOCGWINSZ: os.get_terminal_size"),
     (0x5414, "", "TIOCSWINSZ: the size of a terminal the process has"),
@@ -414,14 +429,11 @@ CALLS: tuple[Call, ...] = (
     # Opening. O_PATH opens go to the supervisor where metadata is guarded.
     Call(
         name="open",
-        reason="Landlock decides. With O_CREAT or O_TMPFILE " + _NO_SET_ID + "; else mode is garbage and ignored",
-        rules=(Rule(checks=(lacks(1, uapi.O_CREAT | uapi.O_TMPFILE_BIT),)), Rule(checks=(lacks(2, uapi.S_ISUGID),))),
+        reason="Landlock decides. With O_CREAT or O_TMPFILE " + _NO_SET_ID + "; else mode is garbage and ignored. "
+        "Never access mode 3, neither reading nor writing: Landlock has no right for it, and lets it open every file",
+        rules=_opening(1),
     ),
-    Call(
-        name="openat",
-        reason="as open",
-        rules=(Rule(checks=(lacks(2, uapi.O_CREAT | uapi.O_TMPFILE_BIT),)), Rule(checks=(lacks(3, uapi.S_ISUGID),))),
-    ),
+    Call(name="openat", reason="as open", rules=_opening(2)),
     _if("creat", lacks(1, uapi.S_ISUGID), reason="as open"),
     _never("openat2", "its flags are in memory, out of a filter's sight; libc falls back to openat", ENOSYS),
     # Names.
@@ -778,7 +790,12 @@ CALLS: tuple[Call, ...] = (
     _free("getgroups", _SELF),
     _free("getpgrp", _SELF),
     _free("getpgid", "a number; os.killpg(os.getpgid(child))"),
-    _free("setpgid", "the kernel takes only the caller and its children, in its session"),
+    Call(
+        name="setpgid",
+        reason="the kernel takes only the caller and its children, in its session. Joining a group that is there, with "
+        "children only: reading in the terminal's background stops a whole group, and no signal scope is asked",
+        rules=(Rule(checks=(is_(1, 0),), reason="a group of its own"), Rule(scope="child")),
+    ),
     _free("getsid", "a number"),
     _free("setsid", "leaves the terminal; the supervisor finds its descendants by parentage, not by session"),
     _free("setuid", _ID),
