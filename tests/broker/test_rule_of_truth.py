@@ -133,10 +133,18 @@ OVER = (
         lambda case: case.refused(errno.EBUSY) and bool(case.places & case.world.roots),
     ),
     Exempt(
+        "so do the folders above what a grant names, and none is put in their place: EBUSY",
+        lambda case: (
+            case.refused(errno.EBUSY)
+            and case.operation.name in _MOVING
+            and any(case.world.leads_on(place) for place in case.places)
+        ),
+    ),
+    Exempt(
         "no link may be put at a granted path",
         lambda case: case.refused(errno.EACCES)
         and case.operation.name in _MOVING | _LINKING | {"symlink", "symlinkat"}
-        and bool(case.places & case.world.named),
+        and any(case.world.leads_on(place) for place in case.places),
     ),
     Exempt(
         "a folder that isn't granted whole can't be moved: EXDEV, as with Landlock",
@@ -420,6 +428,10 @@ class World:
         given = (*self.read, *self.write)
         self.roots: set[bytes] = {path for grant in given if grant.kind == "tree" for path in grant.paths}
         self.named: set[bytes] = {path for grant in given if grant.kind != "prefix" for path in grant.paths}
+
+    def leads_on(self, place: bytes) -> bool:
+        """Tell whether a path is one that a grant names, or a folder above one: where the next run would come by."""
+        return place in self.named or any(grant.above(place) for grant in (*self.read, *self.write))
 
     def close(self) -> None:
         self.confined.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 
 from sandboxed_python.kernel.calls import Poller, signalfd, socketpair
 
@@ -47,6 +48,8 @@ class Session:
         relay: passes on the child's output, or None where that is the command's own.
         watch: looks at what the child uses, or None.
         witness: tells which signals the child has got already, or None.
+        unsettled: since when the child has not been quiet, or a witness was tried for last (monotonic seconds).
+        doubtful: signals that may have gone to the child, too: number, sender's pid, when (monotonic seconds).
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
@@ -70,6 +73,8 @@ class Session:
         self.relay: Relay | None = None
         self.watch: Watch | None = None
         self.witness: Witness | None = None
+        self.unsettled = time.monotonic()
+        self.doubtful: list[tuple[int, int, float]] = []
         self.waker = -1
         self.status: int | None = None
         self.channel, self._other = socketpair()

@@ -39,6 +39,7 @@ _SIGNALS, _CHANNEL, _LISTENER = 3, 7, 11
 # many a small program ends before.
 _SOON = 50
 _LATEST = 0.2  # seconds after which the witness is brought to a child that isn't quiet for so long
+STEP = 3  # milliseconds between two looks at doubtful signals
 IDLE = 200  # milliseconds without a call after which the broker rests
 
 
@@ -76,31 +77,42 @@ def _serve(session: Session, plan: Plan) -> None:
     if plan.notify_parts and plan.way == "exec" and not plan.inner:
         load_broker()  # it is asked at once
     patience = _SOON
-    settled = time.monotonic() + _LATEST
     wait = poller.wait if session.watch is None else session.watch.wait
     while session.status is None:
-        if not wait(patience):
-            patience = -1
-            _settle(session, plan)
+        if session.doubtful:
+            ready = wait(STEP)
+            _pass_on(session)
+        else:
+            ready = wait(patience)
+            if not ready:
+                patience = -1
+                _settle(session, plan)
+        if not ready:
             continue
         if events[_LISTENER]:
-            if events[_LISTENER] & uapi.POLLIN:
-                broker = session.broker or _open_broker(session, plan)
-                broker.serve()
-                patience = IDLE
-                if session.witness is None:
-                    patience = _SOON
-                    if time.monotonic() > settled:  # it makes one call after the other
-                        _bring_witness(session)
-                        settled = time.monotonic() + _LATEST
-            else:  # POLLHUP: the last confined task is gone
-                poller.watch(2, -1)
-                _close_listener(session)
+            patience = _answer(session, plan)
         if events[_CHANNEL]:
             _handshake(session)
             patience = _SOON
         if events[_SIGNALS]:
             _signals(session)
+
+
+def _answer(session: Session, plan: Plan) -> int:
+    """Answer a call, or see that there will be no more; return for how many milliseconds to wait for the next."""
+    if not session.poller.events[_LISTENER] & uapi.POLLIN:  # POLLHUP: the last confined task is gone
+        session.poller.watch(2, -1)
+        _close_listener(session)
+        return -1
+    broker = session.broker or _open_broker(session, plan)
+    broker.serve()
+    if session.witness is not None:
+        return IDLE
+    now = time.monotonic()
+    if now > session.unsettled + _LATEST:  # it makes one call after the other
+        session.unsettled = now
+        _bring_witness(session)
+    return _SOON
 
 
 def _settle(session: Session, plan: Plan) -> None:
@@ -218,15 +230,29 @@ def _signals(session: Session) -> None:
             continue  # the child goes on already
         elif number in FORWARDED and session.status is None:
             sender = int.from_bytes(raw[at + 12 : at + 16], "little")
-            if _is_for_leader(number) if code == uapi.SI_KERNEL else not _has_it(session, number, sender):
+            if code != uapi.SI_KERNEL and session.witness is not None:
+                session.doubtful.append((number, sender, time.monotonic()))
+            elif code != uapi.SI_KERNEL or _is_for_leader(number):
                 os.kill(session.pid, number)
+    _pass_on(session)
 
 
-def _has_it(session: Session, number: int, sender: int) -> bool:
-    """Tell whether a signal went to the child as well as to this process. Not known before there is a witness."""
-    if session.witness is None or os.getpgid(session.pid) != os.getpgrp():
-        return False
-    return session.witness.saw(number, sender)
+def _pass_on(session: Session) -> None:
+    """Pass on the doubtful signals that the child hasn't got itself; which ones, is known a moment after they came.
+
+    Meanwhile the child's calls are answered: whoever sends signals without end doesn't keep them waiting.
+    """
+    doubtful, session.doubtful = session.doubtful, []
+    for number, sender, since in doubtful:
+        if session.status is not None:
+            return
+        told: bool | None = False
+        if session.witness is not None and os.getpgid(session.pid) == os.getpgrp():
+            told = session.witness.tells(number, sender, since)
+        if told is None:
+            session.doubtful.append((number, sender, since))
+        elif not told:
+            os.kill(session.pid, number)
 
 
 def _is_for_leader(number: int) -> bool:

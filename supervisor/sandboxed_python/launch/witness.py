@@ -17,7 +17,7 @@ import os
 import time
 
 from sandboxed_python.kernel import process, uapi
-from sandboxed_python.kernel.calls import close_range, poll
+from sandboxed_python.kernel.calls import close_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ else:
 NAME = "sandbox-witness"
 PATIENCE = 0.01  # seconds between the first and the last process that is sent a signal meant for all
 BUSY = 1.0  # seconds that a witness which has something to say, but no processor, is waited for
-_STEP = 5  # milliseconds between two looks at that
 SAME_TIME = 100_000_000  # nanoseconds between two processes' getting of one signal
 _ROW = 16  # bytes of a line: signal number, sender's pid, when (nanoseconds of the monotonic clock)
 
@@ -62,18 +61,24 @@ class Witness:
         finally:
             os.close(writing)
 
-    def saw(self, number: int, sender: int) -> bool:
-        """Tell whether the witness has just got the same signal from the same sender."""
-        began = time.monotonic()
-        while not self._look_up(number, sender):
-            waited = time.monotonic() - began
-            # On a busy machine it may not have had the time to write down what it got.
-            busy = waited < BUSY and process.state(self.pid) == b"R"
-            if waited >= PATIENCE and not busy:
-                return self._look_up(number, sender)
-            if poll([self._lines], _STEP)[0] & uapi.POLLHUP:  # somebody has killed it
-                return self._look_up(number, sender)
-        return True
+    def tells(self, number: int, sender: int, since: float) -> bool | None:
+        """Tell whether the witness has got the same signal from the same sender.
+
+        Args:
+            number: of the signal.
+            sender: pid.
+            since: when this process got it, in seconds of the monotonic clock.
+
+        Returns:
+            None if it can't be told yet: ask again.
+        """
+        if self._look_up(number, sender):
+            return True
+        waited = time.monotonic() - since
+        # On a busy machine it may not have had the time to write down what it got.
+        if waited < PATIENCE or (waited < BUSY and process.state(self.pid) == b"R"):
+            return None
+        return self._look_up(number, sender)
 
     def _look_up(self, number: int, sender: int) -> bool:
         """Look for a signal in what the witness has written, and forget it and what is old."""
