@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sandboxed_python.launch.watch import Watch
     from sandboxed_python.launch.witness import Witness
     from sandboxed_python.plan.model import PathRule
+    from sandboxed_python.record.log import Log
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -47,6 +48,7 @@ class Session:
         relay: passes on the child's output, or None where that is the command's own.
         watch: looks at what the child uses, or None.
         witness: tells which signals the child has got already, or None.
+        log: where denials are written down, or None.
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
@@ -70,6 +72,7 @@ class Session:
         self.relay: Relay | None = None
         self.watch: Watch | None = None
         self.witness: Witness | None = None
+        self.log: Log | None = None
         self.waker = -1
         self.status: int | None = None
         self.channel, self._other = socketpair()
