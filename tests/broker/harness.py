@@ -118,7 +118,7 @@ class Served(NamedTuple):
     value: Any
     context: Context
     errors: list[str]
-    denied: list[tuple[str, str, str]]
+    denied: list[tuple[str, str, str | None]]
 
 
 def serve(
@@ -153,12 +153,11 @@ def serve(
         os.close(listener)
         theirs.close()
 
-    denied: list[tuple[str, str, str]] = []
+    denied: list[tuple[str, str, str | None]] = []
     errors: list[str] = []
 
-    def on_denied(request: Request, need: str, path: str) -> bool:
+    def on_denied(request: Request, need: str, path: str | None) -> None:
         denied.append((request.name, need, path))
-        return False
 
     def on_error(request: Request, error: Exception) -> None:
         errors.append(f"{request.name} {request.resource!r}: " + "".join(traceback.format_exception(error)))
@@ -179,7 +178,7 @@ def serve(
     assert notify_sync in (True, False)
     options.setdefault("identity", "fixed")
     context = Context(
-        listener=listener, policy=granted, child=child.pid, on_denied=on_denied, on_error=on_error, **options
+        listener=listener, policy=granted, child=child.pid, on_denied=(on_denied,), on_error=on_error, **options
     )
     context.handlers = handlers
     try:

@@ -181,10 +181,16 @@ def test_refused_grants_are_exit_9(run: Run, needs: Need) -> None:
     assert run("--permission", "--allow-writable-runtime", f"--allow-fs-write={site}", *HELLO).stdout == "hello\n"
 
 
-def test_audit_is_refused_rather_than_silent(run: Run) -> None:
+def test_audit_alone_is_silent(run: Run) -> None:
     ended = run("--permission-audit", *HELLO)
-    assert ended.code == 9
-    assert one_line(ended).startswith("--permission-audit: ")
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "hello\n", "")
+
+
+def test_a_log_takes_the_model(run: Run, tmp_path: pathlib.Path) -> None:
+    ended = run(f"--permission-log={tmp_path / 'log'}", *HELLO)
+    assert ended.code == 1
+    assert one_line(ended).startswith("ERR_MISSING_OPTION: ")
+    assert not (tmp_path / "log").exists()
 
 
 # Without the model

@@ -17,6 +17,7 @@ from sandboxed_python.plan import implicit
 from sandboxed_python.policy.files import presets
 from sandboxed_python.policy.limits import LIMITS
 from sandboxed_python.policy.table import PERMISSIONS
+from sandboxed_python.record.log import FIELDS
 from tests.programs.catalogue import PROGRAMS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -27,6 +28,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/architecture.md",
     "docs/batch.md",
+    "docs/denials.md",
     "docs/node-page.md",
     "docs/parity.md",
     "docs/policies.md",
@@ -70,6 +72,11 @@ def implicit_grants() -> list[tuple[str, ...]]:
     return rows
 
 
+def log_fields() -> list[tuple[str, ...]]:
+    """One row per field of a line of the permission log."""
+    return [("field", "is"), *[(f"`{name}`", meaning) for name, meaning in FIELDS]]
+
+
 def preset_list() -> list[tuple[str, ...]]:
     """One row per preset."""
     return [("preset", "for"), *[(f"`{name}`", about) for name, about in presets().items()]]
@@ -98,6 +105,7 @@ TABLES = {
     "presets": preset_list,
     "limits": limits,
     "programs": program_list,
+    "log-fields": log_fields,
 }
 
 

@@ -60,7 +60,7 @@ import sys
 from sandboxed_python import image
 from sandboxed_python.cli import main
 image.load = lambda part: None
-def stop(plan, baseline):
+def stop(plan, baseline, **_options):
     print(*[name.partition(".")[2] for name in sys.modules if name.partition(".")[0] == "sandboxed_python"], sep=",")
     sys.exit()
 main.start = stop

@@ -451,8 +451,9 @@ def test_a_variable_of_a_newer_python_makes_it_start_again(folder: str, name: st
     assert ended.stdout.startswith(f"{starts}sandboxed-python "), ended.said
 
 
+@pytest.mark.parametrize("mode", ["--permission", "--permission-audit"])
 @pytest.mark.parametrize("images", ["as they are", "none"])
-def test_nothing_is_loaded_late_where_the_program_may_change_it(folder: str, images: str) -> None:
+def test_nothing_is_loaded_late_where_the_program_may_change_it(folder: str, images: str, mode: str) -> None:
     """With ``--allow-writable-runtime``, what the supervisor may need is in memory before the program starts."""
     code = """
 import sys
@@ -460,17 +461,20 @@ from sandboxed_python import image
 from sandboxed_python.cli import main
 if sys.argv.pop(1) == "none":
     image.load = lambda part: None
-def stop(plan, baseline):
+def stop(plan, baseline, **_options):
     print(*[name for name in NEEDED if name not in sys.modules])
     sys.exit()
 main.start = stop
-NEEDED = ["sandboxed_python." + name for name in sys.argv.pop(1).split()] + ["psutil", "resource"]
+NEEDED = ["sandboxed_python." + name for name in sys.argv.pop(1).split()] + ["psutil", "resource", "json", "select"]
 main.main(frozenset(sys.modules))
 """
     rooms = os.path.join(os.path.dirname(sandboxed_python.__file__), "broker")
     names = [f"broker.{name[:-3]}" for name in os.listdir(rooms) if name.endswith(".py") and name != "__init__.py"]
     program = write(f"{folder}/late.py", code)
-    words = ["--permission", "-c", "pass"]
+    names.append("record.log")
+    if mode == "--permission":
+        names.remove("broker.audit")
+    words = [mode, "--permission-log=/dev/null", "-c", "pass"]
     ended = execute([plain_python(), program, images, " ".join(names), "--allow-writable-runtime", *words])
     assert (ended.code, ended.stdout) == (0, "\n"), ended.said
     twin = execute([plain_python(), program, images, " ".join(names), *words])

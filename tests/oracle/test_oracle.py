@@ -71,9 +71,10 @@ def replay(case: dict[str, Any], top: str, *, child: bool = False) -> str:
             python[name] = {"$path": fill(python[name]["$path"], top)}
     python["run"] = case["python"]["run"]
     flags = [flag.replace("$ROOT", top) for flag in case["flags"]]
+    mode = "--permission-audit" if case.get("audit") else "--permission"
     words = ["--allow-child-process", "-c", STARTER, PROBE] if child else ["-c", PROBE]
     with subprocess.Popen(
-        [*support.installed(), "--permission", *flags, *words, json.dumps(python)],
+        [*support.installed(), mode, *flags, *words, json.dumps(python)],
         cwd=fill(case["cwd"], top),
         env=support.clean_environment(),
         stdin=subprocess.PIPE,

@@ -37,7 +37,7 @@ def ask(case: dict[str, Any], root: str) -> str:
     text = json.dumps(case).replace("$ROOTHEX", os.fsencode(root).hex()).replace("$ROOT", root)
     filled = json.loads(text)
     build(root, SETUPS[case["setup"]])
-    words = ["--permission", *filled["flags"], "-c", PROBE]
+    words = ["--permission-audit" if case.get("audit") else "--permission", *filled["flags"], "-c", PROBE]
     ready, out, err = converse(
         words, filled["cwd"], lambda: build(root, case.get("late", [])), json.dumps(filled["python"]["calls"])
     )

@@ -547,3 +547,25 @@ def test_unknown_names_in_the_data_are_refused(world: World, where: str) -> None
     (data[where] if where else data)["more"] = 1
     with pytest.raises(TypeError, match="has no field 'more'"):
         Plan.from_data(data)
+
+
+# Audits
+
+
+def test_an_audit_enforces_nothing(world: World) -> None:
+    policy = world.policy(read=("/data",), write=("/data/out",), mode="audit")
+    for fork in (True, False):
+        plan = plan_of(policy, fork=fork)
+        assert (plan.abi, plan.ruleset, plan.rules, plan.static_filter) == (0, Ruleset(), (), "")
+        assert (plan.unset, plan.missing, plan.fstat_passes) == ((), (), False)
+        assert plan.notify_parts == (filters.QUIET,)
+        assert plan.policy.mode == "audit"
+    assert plan_of(policy, support=lacking(landlock=0)).missing == ()
+
+
+def test_an_audit_that_can_not_see_is_refused(world: World) -> None:
+    with pytest.raises(UnsupportedError, match=r"seccomp notifications .*--best-effort"):
+        plan_of(world.policy(mode="audit"), support=lacking(notify=False))
+    plan = plan_of(world.policy(mode="audit", best_effort=True), support=lacking(notify=False))
+    assert plan.notify_parts == ()
+    assert len(plan.missing) == 1

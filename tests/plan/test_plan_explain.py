@@ -37,7 +37,8 @@ class Case(NamedTuple):
     def plan(self, world: World) -> Plan:
         """Plan it."""
         policy = world.policy(read=self.read, write=self.write, scopes=frozenset(self.scopes))
-        policy = policy.replace(**{name: not getattr(policy, name) for name in self.options})
+        changes = {name: "audit" if name == "mode" else not getattr(policy, name) for name in self.options}
+        policy = policy.replace(**changes)
         return plan_of(policy, target=self.target, support=self.support, fork=self.fork)
 
 
@@ -56,6 +57,7 @@ CASES = {
         fork=False,
         target=Target(kind="module", value="job", python="/venv/bin/python3", python_options=("-O", "-Xdev")),
     ),
+    "audit": Case(read=("/data",), write=("/data/out",), scopes=("net",), options=("mode",)),
     "old-kernel": Case(
         write=("/tmp",),
         options=("best_effort",),
@@ -188,7 +190,8 @@ def test_words_tell_every_mechanism(plan: Plan) -> None:
         assert f": {PART_REASONS[part]}" in text
     for call, part in (("mmap", "map"), ("execve", "exec")):
         assert (f"seccomp notification, answered by the supervisor: {call}" in text) is (part in plan.notify_parts)
-    for number, name in enumerate(uapi.CAPABILITIES):
+    assert ("capabilities" in text) is (plan.keep_capabilities >= 0)
+    for number, name in enumerate(uapi.CAPABILITIES if plan.keep_capabilities >= 0 else ()):
         assert (f" {name}," in f"{text}," or f" {name} of" in text) is bool(plan.keep_capabilities >> number & 1)
     assert "no_new_privs" in text
 

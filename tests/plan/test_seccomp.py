@@ -32,6 +32,7 @@ ONES: Args = (REGISTER,) * 6
 HIGH = 0xDEADBEEF << 32
 
 NAMES = tuple(seccomp.shipped())
+STRICT = tuple(name for name in NAMES if name not in ("notify-audit", "notify-quiet"))
 STATIC = tuple(name for name in NAMES if not name.startswith((filters.NOTIFY, filters.NO_MAP)))
 NOTIFYING = tuple(name for name in NAMES if name.startswith(filters.NOTIFY))
 FULLEST = "child+worker+net+inspector+exec-memory"
@@ -212,7 +213,32 @@ def test_parts_may_overlap_and_name_calls_from_424_on(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [filters.notify_variant([part]) for part in (filters.AUDIT, filters.QUIET)])
+def test_audits_refuse_nothing(name: str, machine: str) -> None:
+    calls = [(nr, token) for token in bpf.AUDIT_ARCH.values() for nr in (0, 59, 424, 0x40000001, 0xFFFFFFFF)]
+    own = bpf.AUDIT_ARCH[machine]
+    calls += [(nr, own) for nr in range(uapi.UNIFIED_LAST + 20)]
+    found = {bpf.execute(program(name, machine), bpf.seccomp_data(nr, ONES, token)).action for nr, token in calls}
+    assert found == {bpf.ALLOW, bpf.USER_NOTIF}
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_audits_see_every_call_that_a_scope_opens(machine: str) -> None:
+    rows = {name for name, _checks in seccomp.NOTIFY_PARTS[filters.AUDIT]}
+    assert {call.name for call in CALLS if any(rule.scope for rule in call.rules)} <= rows
+    for part in set(seccomp.NOTIFY_PARTS) - {filters.AUDIT}:
+        assert {name for name, _checks in seccomp.NOTIFY_PARTS[part]} - {"getsockname"} <= rows
+    for call in CALLS:
+        if call.name in rows and number(call.name, machine) >= 0:
+            opening = [rule for rule in call.rules if rule.scope]
+            for args in interesting(call):
+                shut = not any(rule.holds(args) for rule in call.allowing(()))
+                if shut and any(rule.holds(args) for rule in opening):
+                    assert answer("notify-audit", machine, call.name, args) == NOTIFY, (call.name, args)
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+@pytest.mark.parametrize("name", STRICT)
 def test_foreign_architectures_are_killed(name: str, machine: str) -> None:
     for arch, token in bpf.AUDIT_ARCH.items():
         for nr in (0, 1, 59, 424, 435, 0x40000000, 0xFFFFFFFF):
@@ -222,7 +248,7 @@ def test_foreign_architectures_are_killed(name: str, machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STRICT)
 def test_x32_and_unknown_numbers_do_not_exist(name: str, machine: str) -> None:
     for nr in (uapi.UNIFIED_LAST + 1, 500, 1023, 0x40000000, 0x40000000 | 257, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
         assert answer(name, machine, nr) == ENOSYS
@@ -552,8 +578,8 @@ def alone(part: str, machine: str) -> list[bpf.Instruction]:
 
 
 def test_notified_calls_pass_some_static_filter() -> None:
-    for rows in seccomp.NOTIFY_PARTS.values():
-        for name, _checks in rows:
+    for part, rows in seccomp.NOTIFY_PARTS.items():
+        for name, _checks in rows if part != filters.AUDIT else ():
             assert BY_NAME[name].allowing({*filters.SCOPES, filters.EXEC}), name
 
 

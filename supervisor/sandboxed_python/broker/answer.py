@@ -98,8 +98,12 @@ def answer(request: Request, number: int) -> Answer:
         return _as_caller(request, handler)
     except StoppedError as stop:
         return _judged(request, stop)
-    except (DeniedError, GoneError, notify.ClosedError, notify.VanishedError):
-        return DENIED  # also for a caller that is gone: should it wait after all, it has an answer
+    except (DeniedError, notify.ClosedError):
+        for need in request.needs:
+            request.denied(need, None)
+        return DENIED
+    except (GoneError, notify.VanishedError):
+        return DENIED  # should it wait after all, it has an answer
     except OSError as error:
         return request.failed(error)
     except Exception as error:  # noqa: BLE001 - the law

@@ -131,11 +131,27 @@ def narrow(request: Request) -> Answer:
     return DONE
 
 
+def denial(request: Request) -> Answer:
+    """Note what the hook has denied; it is the program's word."""
+    on_report = request.context.on_report
+    if on_report is None:
+        return failure(errno.EINVAL)
+    from sandboxed_python.record.events import Report
+
+    try:
+        report = Report.from_data(wire.unpack(_read(request)))
+    except (ValueError, RecursionError) as error:
+        raise OSError(errno.EINVAL, "") from error
+    on_report(request, report)
+    return DONE
+
+
 MESSAGES: dict[str, Callable[[Request], Answer]] = {
     wire.POLICY: tell_policy,
     wire.FACTS: tell_facts,
     wire.PREPARE: prepare,
     wire.RULESET: ruleset,
     wire.NARROW: narrow,
+    wire.DENIAL: denial,
 }
 """Name of a message -> what answers it."""

@@ -14,6 +14,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sandboxed_python.broker.request import Request
     from sandboxed_python.plan.model import MapGate
     from sandboxed_python.policy.model import Policy
 
@@ -32,6 +33,21 @@ def may_map(gate: MapGate, policy: Policy, task: int, descriptor: int) -> bool:
         return False
     # The name is that of the file, and not of another that took its place (or of "x (deleted)").
     return os.path.samestat(os.stat(link), os.stat(path))
+
+
+def tell_mapping(request: Request, descriptor: int) -> None:
+    """Tell that the file of one of the caller's descriptors is not mapped executable."""
+    path = descriptor_path(request, descriptor)
+    request.resource = os.fsencode(path)
+    request.denied("addon", path or None)
+
+
+def descriptor_path(request: Request, descriptor: int) -> str:
+    """Return where the file of one of the caller's descriptors is; ``""`` if that can't be told."""
+    try:
+        return os.readlink(f"/proc/{request.task}/fd/{descriptor}")
+    except OSError:
+        return ""
 
 
 def may_map_path(gate: MapGate, policy: Policy, path: str) -> bool:

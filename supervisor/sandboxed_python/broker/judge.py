@@ -71,10 +71,12 @@ def permits_path(request: Request, path: str) -> bool:
     checks = request.granted.checks
     for need in request.needs:
         if not checks[need](path) and not _own_proc(request, need, path):
-            denied = request.context.on_denied
-            if denied is None or not denied(request, need, path):
-                return False
-    return _may_be_looked_up(request, path)
+            request.denied(need, path)
+            return False
+    if _may_be_looked_up(request, path):
+        return True
+    request.denied("", path)
+    return False
 
 
 def _may_be_looked_up(request: Request, path: str) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sandboxed_python.broker.narrow import Narrowings
     from sandboxed_python.plan.model import MapGate, PathRule, Plan
     from sandboxed_python.policy.model import Policy
+    from sandboxed_python.record.events import Report
 
     Key = TypeVar("Key")
     Value = TypeVar("Value")
@@ -172,7 +173,9 @@ class Context:
             looked at for every call. The identity calls' handlers switch to ``"unknown"``; ``identity.at_first`` tells
             what to start with.
         on_change: called before a task may change its ids or capabilities; an OSError of it is the call's failure.
-        on_denied: called with (request, need, path) at each denial; returns True to let it pass all the same (audit).
+        on_denied: called with (request, need, path) at each denial: the need as in ``checks``, or a scope; the path, or
+            None where there is none or it couldn't be resolved.
+        on_report: called with (request, report) when the hook tells of a denial.
         on_error: called with (request, exception) when a handler failed in a way it should not.
         handlers: number of a system call -> (name, handler); from ``answer.load``.
         reachable: (device, inode) of directories known to be where their path says.
@@ -188,8 +191,8 @@ class Context:
 
     __slots__ = (
         "abstract", "bound", "child", "datagrams", "granted", "handlers", "held", "identity", "landlock", "listener",
-        "narrowings", "on_change", "on_denied", "on_error", "plan", "processors", "reachable", "restrict", "rooted",
-        "sockets", "straight",
+        "narrowings", "on_change", "on_denied", "on_error", "on_report", "plan", "processors", "reachable", "restrict",
+        "rooted", "sockets", "straight",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -205,7 +208,8 @@ class Context:
         restrict: Restrict | None = None,
         identity: str = "unknown",
         on_change: Callable[[], None] | None = None,
-        on_denied: Callable[[Request, str, str], bool] | None = None,
+        on_denied: tuple[Callable[[Request, str, str | None], None], ...] = (),
+        on_report: Callable[[Request, Report], None] | None = None,
         on_error: Callable[[Request, Exception], None] | None = None,
     ) -> None:
         self.listener = listener
@@ -218,6 +222,7 @@ class Context:
         self.identity = identity
         self.on_change = on_change
         self.on_denied = on_denied
+        self.on_report = on_report
         self.on_error = on_error
         self.handlers: dict[int, tuple[str, Handler]] = {}
         self.reachable: set[tuple[int, int]] = set()
@@ -324,6 +329,14 @@ class Request:
         """Return the answer for a system call of ours that failed: its errno, unless that is trouble of our own."""
         number = error.errno or 0
         return self.wrong(error) if number <= 0 or number in OURS else failure(number)
+
+    def denied(self, need: str, path: str | None) -> None:
+        """Tell whom it concerns that this call is denied; see ``Context.on_denied``. Never raises."""
+        for tell in self.context.on_denied:
+            try:
+                tell(self, need, path)
+            except Exception as error:  # noqa: BLE001 - the denial stays one
+                self.wrong(error)
 
     def confirm(self) -> None:
         """Make sure that the caller still waits, so that what was read of it by its number was its own.

@@ -10,16 +10,18 @@ import errno
 import os
 
 from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
-from sandboxed_python.broker.gate import may_map
+from sandboxed_python.broker.gate import may_map, tell_mapping
 from sandboxed_python.broker.identity import at_first
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, failure, roam, rule_places
 from sandboxed_python.kernel import landlock, notify, seccomp, uapi
+from sandboxed_python.plan.filters import AUDIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxed_python.broker.request import Handler, Restrict
+    from sandboxed_python.broker.sightings import Sightings
     from sandboxed_python.plan.model import PathRule, Plan
 
 
@@ -93,6 +95,7 @@ class Broker:
         *,
         on_change: Callable[[], None],
         restrict: Restrict,
+        sightings: Sightings | None = None,
     ) -> None:
         """Take over the listener.
 
@@ -103,8 +106,10 @@ class Broker:
             first: pid of the child, whose first execve is the supervisor's own (the exec way).
             on_change: see ``Context``.
             restrict: see ``Context``.
+            sightings: where denials are noted.
         """
         self.plan = plan
+        self.sightings = sightings
         self.troubles = Troubles()
         self._served = 0
         self._processor = -1
@@ -120,8 +125,11 @@ class Broker:
             kernel_writes=writable,
             plan=plan,
             restrict=restrict,
-            identity=at_first(),  # the notified identity calls switch it
+            # The notified identity calls switch it; audits follow nobody.
+            identity="fixed" if plan.policy.mode == "audit" else at_first(),
             on_change=on_change,
+            on_denied=(sightings.seen,) if sightings else (),
+            on_report=sightings.told if sightings else None,
             on_error=self.troubles.tell,
         )
         self.context.handlers = self._handlers()
@@ -135,11 +143,13 @@ class Broker:
         """
         from sandboxed_python.plan.forks import numbers
 
-        def answer_fork(_request: Request) -> Answer:
-            return CONTINUE if may_fork() else failure(errno.EAGAIN)
+        def counting(handler: Handler) -> Handler:
+            return lambda request: handler(request) if may_fork() else failure(errno.EAGAIN)
 
+        handlers = self.context.handlers
         for number in numbers(self.plan.machine):
-            self.context.handlers[number] = ("fork", answer_fork)
+            name, handler = handlers.get(number, ("fork", lambda _request: CONTINUE))
+            handlers[number] = (name, counting(handler))
 
     def serve(self) -> None:
         """Take one notification and answer it."""
@@ -174,17 +184,24 @@ class Broker:
         except (OSError, ValueError, IndexError):
             return  # it has ended, or that processor isn't ours
 
-    def rest(self) -> None:
-        """Take back the processors that ``_follow`` gave up: nobody calls, or another process is to be started."""
+    def rest(self) -> bool:
+        """Take back the processors that ``_follow`` gave up: nobody calls, or another process is to be started.
+
+        Returns:
+            Whether there is more to be done soon, even if nobody calls: denials to be written down.
+        """
         context = self.context
         if context.processors:
             roam(context)
             context.processors = set()
             self._processor = -1
+        return self.sightings is not None and self.sightings.write_old()
 
     def close(self) -> None:
         """Let go, when the last confined task is gone."""
         self.rest()
+        if self.sightings is not None:
+            self.sightings.close()
         self.troubles.sum_up()
         close(self.context)
         os.close(self.context.listener)
@@ -192,6 +209,10 @@ class Broker:
     def _handlers(self) -> dict[int, tuple[str, Handler]]:
         """Return number -> (name, handler) of what this plan's filter notifies."""
         parts = self.plan.notify_parts
+        if self.plan.policy.mode == "audit":
+            from sandboxed_python.broker import audit
+
+            return audit.handlers(listening=AUDIT in parts, way=self.plan.way)
         names = [name for part in parts for name in PART_CALLS.get(part, ())]
         handlers = load(names)
         if "map" in parts:
@@ -205,13 +226,18 @@ class Broker:
         """mmap(2) with PROT_EXEC: see ``gate``. Only registers decide, so the kernel may carry it out itself."""
         gate = request.granted.gate
         descriptor = request.arguments[4] & 0xFFFFFFFF
-        return CONTINUE if gate and may_map(gate, request.granted.policy, request.task, descriptor) else DENIED
+        if gate and may_map(gate, request.granted.policy, request.task, descriptor):
+            return CONTINUE
+        if self.context.on_denied:
+            tell_mapping(request, descriptor)
+        return DENIED
 
     def _exec(self, request: Request) -> Answer:
         """execve(2): the supervisor's own exec of the interpreter; the child runs nobody else's code before it."""
         if self._execs_left and request.task == self.context.child:
             self._execs_left -= 1
             return CONTINUE
+        request.denied("child", None)
         return DENIED
 
 

@@ -39,6 +39,7 @@ class Program:
         baseline: frozenset[str] | None = None,
         compiler: Callable[[bytes, str], CodeType] | None = None,
         kernel: KernelSide | None = None,
+        reports: bool = False,
     ) -> None:
         """Look at what will be needed.
 
@@ -50,9 +51,14 @@ class Program:
             baseline: in a fork, the modules that a plain interpreter has loaded at this point.
             compiler: see ``runner.Start``.
             kernel: see ``hook.Hooks``.
+            reports: the supervisor wants to know of denials.
         """
         self.hooks = hook.Hooks(policy, guarded=guarded, kernel=kernel)
-        self.permission = permission.Permission(policy, self.hooks.narrow)
+        judge = self.hooks.judge
+        self.permission = permission.Permission(policy, self.hooks.narrow, judge)
+        judge.reports = reports
+        if reports:
+            judge.publishing()  # now it costs the program nothing
         self.start = runner.Start(kind, target, read=policy.entrypoint, compiler=compiler)
         self.ending = ending.Ending(baseline) if baseline is not None else None
 

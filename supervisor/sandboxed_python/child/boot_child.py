@@ -30,9 +30,9 @@ def run(answer: bytearray, baseline: frozenset[str], kernel: KernelSide) -> None
         kernel: see ``hook.Hooks``.
     """
     policy = Policy.from_data(marshal.loads(answer))
-    # Where the supervisor answers this question, it answers those for metadata.
-    hooks = hook.Hooks(policy, guarded=True, kernel=kernel)
-    permission.install(permission.Permission(policy, hooks.narrow))
+    # Where the supervisor answers this question, it answers those for metadata, or lets them pass.
+    hooks = hook.Hooks(policy, guarded=policy.mode == "enforce", kernel=kernel)
+    permission.install(permission.Permission(policy, hooks.narrow, hooks.judge))
     hooks.install()
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = sys.__excepthook__ = _display()

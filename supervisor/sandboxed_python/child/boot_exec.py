@@ -29,6 +29,7 @@ def _main() -> None:
         data["kind"],
         data["target"],
         guarded=data["guarded"],
+        reports=data["reports"],
         kernel=lambda: __import__(f"{package}.launch.narrow", fromlist=["narrow"]).narrow,
     )
     boot.run(program, data["argv"], options=data["options"], baseline=_BASELINE)

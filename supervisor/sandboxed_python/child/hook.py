@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sandboxed_python.child.publish import Publisher
     from sandboxed_python.policy.decide import Verdict
     from sandboxed_python.policy.model import Policy
 
@@ -38,10 +39,17 @@ _SHARED = "/dev/shm"  # noqa: S108 - where libc puts semaphores and shared memor
 
 
 class JudgingSlot(Slot):
-    """The slot of raising.py, what the wrapper of os.open tells the hook, and whether the judge itself is importing."""
+    """The slot of raising.py, and more.
+
+    Attributes:
+        folder: what the wrapper of os.open tells the hook.
+        importing: the judge itself is importing.
+        telling: a denial is being told.
+    """
 
     folder: int | None = None
     importing: bool = False
+    telling: bool = False
 
 
 class Judge:
@@ -56,7 +64,14 @@ class Judge:
         preloading: this package itself is loading and calling libraries.
         modules: what is to be done to modules when they are imported; see ``wrap.modules``.
         heard: the program has added an audit hook.
+        load: imports a module of this package, by its name in it, when the program runs already.
+        publisher: whom denials are told; None as long as there was none.
+        reports: the supervisor wants to know of denials; None: it is asked at the first one.
     """
+
+    load: Callable[[str], Any]
+    publisher: Publisher | None = None
+    reports: bool | None = None
 
     def __init__(self, policy: Policy, *, guarded: bool) -> None:
         """Judge by the policy; ``guarded``: the kernel may refuse to read a link on the way."""
@@ -75,7 +90,12 @@ class Judge:
         self.modules = wrap.modules(self)
 
     def remember(self, arguments: Any) -> None:
-        """Remember that an ``open`` event was granted. Nothing else about the event matters, so the next passes."""
+        """Remember that an ``open`` event was granted. Nothing else about the event matters, so the next passes.
+
+        Where nothing is enforced, what passes need not be granted.
+        """
+        if self.policy.mode != "enforce":
+            return
         if len(self.seen) >= _REMEMBERED:
             self.seen.clear()
         self.seen.add(arguments)
@@ -120,7 +140,7 @@ class Judge:
         if verdict.allowed:
             return None
         # No path holds a NUL: the operation itself says so better.
-        return None if "\0" in path else AccessDeniedError(verdict.permission, path, verdict.flag)
+        return None if "\0" in path else self._deny(verdict, path)
 
     def _look_again(self, scope: str, path: str, start: str, links: int, *, metadata: bool) -> Verdict:
         """Judge without what is remembered, minding links that can't be read: a denial needs this."""
@@ -183,7 +203,49 @@ class Judge:
                 resource = _fsdecode(resource)
             except TypeError:
                 resource = str(resource)
+        return self._deny(verdict, resource)
+
+    def _deny(self, verdict: Verdict, resource: str) -> AccessDeniedError | None:
+        """Tell of a denial, and return its error; None if nothing is enforced."""
+        self.tell(verdict.permission, resource, verdict.path)
+        if self.policy.mode != "enforce":
+            return None
         return AccessDeniedError(verdict.permission, resource, verdict.flag)
+
+    def tell(
+        self, permission: str, resource: str, path: str | None = None, *, drop: bool = False, denied: bool = True
+    ) -> None:
+        """Tell whom it concerns; see ``publish.Publisher``. What is done meanwhile, in this thread, isn't told."""
+        slot = self.slot
+        if slot.telling:
+            return
+        slot.telling = True
+        try:
+            self.publishing().tell(permission, resource, path, drop=drop, denied=denied)
+        except Exception:  # the interpreter is ending, or has become a user who can't read this package
+            return
+        finally:
+            slot.telling = False
+
+    def unheard(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of this package; what it does, in this thread, isn't told."""
+        slot = self.slot
+        before, slot.telling = slot.telling, True
+        try:
+            return function(*arguments)
+        finally:
+            slot.telling = before
+
+    def publishing(self) -> Publisher:
+        """Return whom denials are told.
+
+        Raises:
+            ImportError: it can't be loaded.
+        """
+        publisher = self.publisher
+        if publisher is None:
+            publisher = self.publisher = self.load("child.publish").Publisher(reports=self.reports)
+        return publisher
 
     def narrow(self, policy: Policy) -> None:
         """Judge by a narrower policy from now on."""
@@ -225,10 +287,12 @@ class Judge:
 
     def shared_denial(self, *, writes: bool) -> AccessDeniedError | None:
         """Return the error if the policy doesn't grant files in ``/dev/shm``, else None; it names the folder."""
+        if self.policy.mode != "enforce":
+            return None
         for scope in (READ, WRITE) if writes else (READ,):
-            error = self.denial(scope, f"{_SHARED}/x", None, ITSELF)
-            if error is not None:
-                return AccessDeniedError(error.permission, _SHARED, error.flag)
+            verdict = decide(self.policy, Request(scope=scope, path=f"{_SHARED}/x"))
+            if not verdict.allowed:
+                return self._deny(verdict.replace(path=_SHARED), _SHARED)
         return None
 
     def table(self) -> dict[str, tuple[str, Any, Any]]:
@@ -318,12 +382,11 @@ class Hooks:
         self._kernel = kernel
 
     def install(self) -> None:
-        """Put them in place, if the policy is enforced."""
-        if self.judge.policy.mode == "enforce":
-            for hook in self._hooks:
-                sys.addaudithook(hook)
-            self.judge.heard = False  # that was the second of ours
-            self._wrappers.install()
+        """Put them in place."""
+        for hook in self._hooks:
+            sys.addaudithook(hook)
+        self.judge.heard = False  # that was the second of ours
+        self._wrappers.install()
 
     def narrow(self, policy: Policy) -> None:
         """Have the kernel enforce a narrower policy, and judge by it.

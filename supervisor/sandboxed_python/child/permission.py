@@ -11,6 +11,7 @@ import sys
 
 from sandboxed_python.policy.decide import has
 from sandboxed_python.policy.patterns import resolve
+from sandboxed_python.policy.table import BY_SCOPE, FS_NAME, FS_SCOPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from sandboxed_python.child.hook import Judge
     from sandboxed_python.policy.model import Policy
+    from sandboxed_python.record.events import Message
 
 # The originals: wrap.py replaces what os offers.
 _access = os.access
@@ -35,12 +38,26 @@ class Permission:
         enabled: whether the permission model is on.
     """
 
-    __slots__ = ("_changing", "_modules", "_narrow", "_policy", "enabled")
+    __slots__ = ("_changing", "_judge", "_modules", "_narrow", "_policy", "enabled")
 
-    def __init__(self, policy: Policy | None = None, narrow: Callable[[Policy], None] | None = None) -> None:
-        """Answer for a policy; without one, the model is off. ``narrow`` has a narrower one enforced."""
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        narrow: Callable[[Policy], None] | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        """Answer for a policy; without one, the model is off.
+
+        Args:
+            policy: what is granted.
+            narrow: has a narrower one enforced.
+            judge: knows whom denials are told.
+        """
         self._changing = _thread.allocate_lock()
         self._narrow = narrow
+        self._judge = judge
+        if judge is not None:
+            judge.load = self.load
         self.enabled = policy is not None and policy.mode != "off"
         self._policy = policy
         # The program finds a sys.modules without this package. When it imports it all the same, it gets these (see the
@@ -69,10 +86,60 @@ class Permission:
         policy = self._policy
         if policy is None or policy.mode == "off":
             return True
-        if not given or not scope.startswith("fs"):
-            return has(policy, scope, None, given)
-        path, blind = _place(given)
-        return has(policy, scope, path, given) or (blind and _reaches(scope, given))
+        path, blind = _place(given) if given and scope.startswith("fs") else (None, False)
+        granted = has(policy, scope, path, given) or (blind and _reaches(scope, given or ""))
+        if not granted:
+            self._tell(scope, given, path)
+        return granted
+
+    def _tell(self, scope: str, given: str | None, path: str | None = None, *, drop: bool = False) -> None:
+        name = FS_NAME if scope == FS_SCOPE else BY_SCOPE[scope].name if scope in BY_SCOPE else ""
+        if name and self._judge is not None:
+            self._judge.tell(name, given or "", path, drop=drop, denied=False)
+
+    def subscribe(self, callback: Callable[[Message], object]) -> Callable[[], None]:
+        """Have a function called at each denial, before the error is raised, and at each drop.
+
+        Also where ``has`` answers False, and with ``--permission-audit`` where something would be denied. An operation
+        that needs several permissions is told of once for each that is missing. What the function raises is shown like
+        an uncaught exception, and changes nothing; a denial of what the function itself does is not told of.
+
+        Args:
+            callback: gets a frozen message with ``permission``, ``resource`` and ``drop`` (Node: diagnostics channels).
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            TypeError: not a function; its ``code`` is ``"ERR_INVALID_ARG_TYPE"``.
+        """
+        if not callable(callback):
+            raise _type_error("callback", "function", callback)  # noqa: EM101 - a name, not a message
+        if self._judge is None or not self.enabled:
+            return _nothing
+        return self._judge.publishing().subscribe(callback)
+
+    def load(self, name: str) -> Any:
+        """Import a module of this package, by its name in it; the program's ``sys.modules`` stays as it is.
+
+        Raises:
+            ImportError: it can't be read.
+        """
+        modules = sys.modules
+        full = f"{_PACKAGE}.{name}"
+        hidden = {name: module for name, module in self._modules.items() if modules.get(name) is not module}
+        before = {name: modules[name] for name in hidden if name in modules}
+        modules.update(hidden)
+        try:
+            __import__(full)
+            for found in [found for found in modules if found.startswith(_PACKAGE + ".")]:
+                self._modules[found] = modules[found]
+            return self._modules[full]
+        finally:
+            if _PACKAGE in hidden:  # the program hasn't imported it
+                for found in [found for found in modules if found.partition(".")[0] == _PACKAGE]:
+                    del modules[found]
+            modules.update(before)
 
     def drop(self, scope: str, reference: str | bytes | os.PathLike[Any] | None = None) -> None:
         """Give up a permission, for good (Node: ``process.permission.drop``).
@@ -112,10 +179,20 @@ class Permission:
             message = f"the permission can't be dropped: {error}"
             raise RuntimeError(message) from None
         with self._changing:
-            policy = after_drop(self._policy, scope, given, _cwd())
+            call = self._judge.unheard if self._judge is not None else _plainly
+            policy = call(after_drop, self._policy, scope, given, _cwd())
             if policy != self._policy:
                 narrow(policy)
                 self._policy = policy
+        self._tell(scope, given, drop=True)
+
+
+def _plainly(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _nothing() -> None:
+    """End a subscription that there never was."""
 
 
 def _place(given: str) -> tuple[str, bool]:

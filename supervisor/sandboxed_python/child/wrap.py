@@ -133,8 +133,10 @@ def _general(judge: Judge) -> list[Any]:
 
 def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - signatures are spelled out
     """Return the wrappers of the stat family: they ask the policy first, or, where the kernel guards, only after it."""
-    explain = judge.metadata_denial
-    check = None if guarded else explain
+    before = judge.metadata_denial
+    check = None if guarded else before
+    # What the kernel refuses where nothing is enforced is no denial of ours.
+    explain, refusal = (before, judge.denial) if judge.policy.mode == "enforce" else (_nothing, _nothing)
     denial, read, write, writes, follow, itself = judge.denial, READ, WRITE, os.W_OK, FOLLOW, ITSELF
     reads = os.R_OK
     real_stat, real_lstat, real_readlink = posix.stat, posix.lstat, posix.readlink
@@ -180,7 +182,7 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
             try:
                 return real_statvfs(path)
             except PermissionError:
-                error = denial(read, path, None, follow)
+                error = refusal(read, path, None, follow)
                 if error is None:
                     raise
         raise error
@@ -191,7 +193,7 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
             try:
                 return real_pathconf(path, name)
             except PermissionError:
-                error = denial(read, path, None, follow)
+                error = refusal(read, path, None, follow)
                 if error is None:
                     raise
         raise error
@@ -200,12 +202,9 @@ def _metadata(judge: Judge, *, guarded: bool) -> list[Any]:  # noqa: PLR0915 - s
         path: Any, mode: int, *, dir_fd: int | None = None, effective_ids: bool = False, follow_symlinks: bool = True
     ) -> bool:
         links = follow if follow_symlinks else itself
-        # The answer is what a following open would meet.
-        if (
-            explain(path, dir_fd, links)
-            or (mode & reads and denial(read, path, dir_fd, links))
-            or (mode & writes and denial(write, path, dir_fd, links))
-        ):
+        # The answer is what a following open would meet. What can be read can be known of.
+        error = denial(read, path, dir_fd, links) if mode & reads else before(path, dir_fd, links)
+        if error or (mode & writes and denial(write, path, dir_fd, links)):
             return False
         return real_access(path, mode, dir_fd=dir_fd, effective_ids=effective_ids, follow_symlinks=follow_symlinks)
 
@@ -239,18 +238,23 @@ def modules(judge: Judge) -> dict[str, Callable[[Any], None]]:
     return found
 
 
+def _nothing(*_about: Any) -> None:
+    """Explain nothing."""
+
+
 def _refuse(module: Any, name: str, judge: Judge) -> None:
     """Replace a function that starts something that only ``--allow-worker`` allows, unless that is granted."""
-    refusal = judge.refusal
-    if refusal("worker") is None:
+    if judge.policy.granted("worker"):
         return
+    refusal, real = judge.refusal, getattr(module, name)
 
-    def refused(*_arguments: object, **_options: object) -> None:
+    def refused(*arguments: Any, **options: Any) -> Any:
         error = refusal("worker")
         if error is not None:
             raise error
+        return real(*arguments, **options)
 
-    setattr(module, name, dress(refused, getattr(module, name)))
+    setattr(module, name, dress(refused, real))
 
 
 def _wrap_fork_exec(module: Any, inherit: Any) -> None:

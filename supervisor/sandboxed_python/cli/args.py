@@ -25,6 +25,7 @@ ENVIRONMENT = "SANDBOXED_PYTHON_OPTIONS"
 OPTIONS = (
     ("--permission", "", "turn the permission model on: what isn't granted is denied"),
     ("--permission-audit", "", "turn the model on, and deny nothing"),
+    ("--permission-log", "FILE|fd:N|-", "write each denial as a line of JSON; - is stderr"),
     ("--policy", "NAME|FILE", "take grants from a preset, or a TOML or JSON file; may be repeated"),
     *[(flag, kind.replace("grace", "duration").upper(), about) for _field, flag, kind, _by, about in LIMITS],
     ("--result", "FILE|fd:N", "write how the job ended and what it used to a file or descriptor, as JSON"),
@@ -74,6 +75,7 @@ class Command(Frozen):
         limits: what the options say of ``Policy.limits``: field and value, None where a limit was taken back.
         result: where the result is written, as given; "" for nowhere.
         progress: show the progress.
+        log: where denials are written down: a file, ``fd:N`` or ``-``; ``""`` for nowhere.
         no: the flags (without ``no-``) that were taken back on the command line; they win over every source.
         granted_flag: the first flag seen that means nothing without the model, for ERR_MISSING_OPTION.
     """
@@ -86,6 +88,7 @@ class Command(Frozen):
     limits: tuple[tuple[str, float | None], ...] = ()
     result: str = ""
     progress: bool = False
+    log: str = ""
     no: frozenset[str] = frozenset()
     granted_flag: str = ""
 
@@ -104,6 +107,7 @@ class _Parser:
         self.result = ""
         self.python_options: list[str] = []
         self.python = ""
+        self.log = ""
         self.stop_option = ""
 
     def take(self, words: list[str], origin: str) -> list[str]:
@@ -158,6 +162,8 @@ class _Parser:
             self.result = value
         elif flag in BY_OPTION:
             self._limit(flag, value, name)
+        elif flag == "--permission-log":
+            self.log = value
         else:
             grants = self.read if BY_FLAG[flag].scope == "fs.read" else self.write
             for text in split_commas(value, name):
@@ -265,6 +271,7 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
     granted = [row.flag for row in PERMISSIONS if row.flag in on]
     granted = [grant.origin for grant in (*parser.read, *parser.write)][:1] + granted
     granted += [flag for field, flag, *_ in LIMITS if parser.limits.get(field) is not None]
+    granted += ["--permission-log"] * bool(parser.log)
     granted += ["--result"] * bool(parser.result) + ["--progress"] * ("--progress" in on)
     return Command(
         policy=policy,
@@ -275,6 +282,7 @@ def parse(words: list[str], environment: dict[str, str] | os._Environ[str], cwd:
         limits=tuple(parser.limits.items()),
         result=parser.result,
         progress="--progress" in on,
+        log=parser.log,
         no=frozenset(parser.no),
         granted_flag=granted[0] if granted else "",
     )

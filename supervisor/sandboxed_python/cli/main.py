@@ -17,6 +17,7 @@ from sandboxed_python.errors import (
     PolicyError,
     PolicyFileError,
     SandboxError,
+    UnsupportedError,
     UsageError,
 )
 from sandboxed_python.kernel import process
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
+    from sandboxed_python.record.log import Log
 
 
 def main(baseline: frozenset[str], scripts: str = "") -> None:
@@ -106,34 +108,64 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
     if command.action in ("help", "version", "check"):
         print_and_stop(command)
     policy = complete(command, cwd)
-    if policy.mode == "audit":
-        message = "--permission-audit: this version enforces only; use --permission"
-        raise UsageError(message)
+    logged = bool(command.log or command.result or command.progress)
     if command.action == "explain":
         from sandboxed_python.plan.explain import as_json, as_text
 
-        plan = make_plan(policy, command.target, cwd, scripts)
+        plan = make_plan(policy, command.target, cwd, scripts, logged=logged)
         out(as_json(plan) if command.json else as_text(plan))
     if policy.mode == "off":
         plain_python(command.target)
-    plan = make_plan(policy, command.target, cwd, scripts)
+    plan = make_plan(policy, command.target, cwd, scripts, logged=logged)
     warn(policy, plan)
+    log = open_log(command.log, cwd, plan) if command.log else None
     if plan.policy.writable_runtime:
-        load_broker(everything=True)  # while the program can't have changed the files yet
+        # While the program can't have changed the files yet.
+        load_broker(everything=True, audit=plan.policy.mode == "audit")
     if not plan.inner:
         process.become_subreaper()
     if plan.policy.limits != Limits() or command.result or command.progress:
         from sandboxed_python.cli.watched import run_watched
 
-        run_watched(command, plan, baseline, cwd)
+        run_watched(command, plan, baseline, cwd, log)
         return
-    session = start(plan, baseline)
+    session = start(plan, baseline, reports=log is not None)
     if session is not None:
-        watch(session, plan)
+        watch(session, plan, log)
 
 
-def watch(session: Session, plan: Plan) -> None:
+def open_log(value: str, cwd: str, plan: Plan) -> Log:
+    """Open the permission log.
+
+    Raises:
+        UsageError: see ``record.log``.
+        LaunchError: the file can't be opened.
+        UnsupportedError: there would be nobody to write it.
+    """
+    if plan.inner or not plan.notify_parts:
+        why = "in another sandbox, the outer command keeps the log" if plan.inner else "it takes seccomp notifications"
+        message = f"--permission-log={value}: {why}"
+        raise UnsupportedError(message)
+    from sandboxed_python.plan.protect import Protection
+    from sandboxed_python.policy.patterns import within
+    from sandboxed_python.record import log
+
+    opened = log.open_log(value, cwd, say)
+    if value in ("-", "fd:0", "fd:1", "fd:2"):  # the program has them, too
+        return opened
+    places, prefixes = Protection(()).written(plan.policy)
+    log.refuse_within(
+        opened,
+        lambda path: (
+            plan.policy.writable(path) or path.startswith(prefixes) or any(within(path, place) for place in places)
+        ),
+    )
+    return opened
+
+
+def watch(session: Session, plan: Plan, log: Log | None = None) -> None:
     """Look after the child, and end as it ended. Does not return."""
+    session.log = log
     status = supervise(session, plan)
     if not plan.policy.writable_runtime:  # else the program may have changed what this loads and compiles
         image.write_missing()
@@ -171,7 +203,7 @@ def say(text: str) -> None:
         return
 
 
-def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Plan:
+def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "", *, logged: bool = False) -> Plan:
     """Plan the run of a target under a policy, on this kernel.
 
     Raises:
@@ -196,6 +228,7 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "") -> Pl
         keep_capabilities=process.capability_mask(process.KEPT_CAPABILITIES),
         fork=fork,
         supervisor=own,
+        logged=logged,
     )
     return outer.fit(plan) if outer else plan
 

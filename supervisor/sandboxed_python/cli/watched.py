@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from sandboxed_python.cli.args import Command
     from sandboxed_python.plan.model import Plan
+    from sandboxed_python.record.log import Log
     from sandboxed_python.record.result import Place
 
 
-def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str) -> None:
+def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str, log: Log | None = None) -> None:
     """Start a job, look after it, and end as it ended, or with the code for limits.
 
     Args:
@@ -32,6 +33,7 @@ def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str
         plan: what to enforce and run.
         baseline: as for ``start``.
         cwd: the working directory.
+        log: where denials are written down, or None.
 
     In the supervisor this does not return; in a forked child it returns when the program has ended.
 
@@ -61,9 +63,10 @@ def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str
         progress = Progress()
     watch: Watch | None = None
     try:
-        session = start(plan, baseline)
+        session = start(plan, baseline, reports=log is not None)
         if session is None:
             return
+        session.log = log
         session.watch = watch = Watch(session, plan, record=place is not None, denials=denials, progress=progress)
         status = supervise(session, plan)
     except SandboxError as error:

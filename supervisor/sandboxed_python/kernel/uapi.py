@@ -229,6 +229,28 @@ BROKERED: dict[str, tuple[int | None, int | None]] = {
     "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
     "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
 }  # fmt: skip
+# What a scope of the static filter opens, what nothing opens, and newer calls: notified besides in audits.
+AUDITED: dict[str, tuple[int | None, int | None]] = {
+    "mprotect": (10, 226), "pkey_mprotect": (329, 288), "memfd_create": (319, 279), "clone": (56, 220),
+    "fork": (57, None), "vfork": (58, None), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "ioctl": (16, 29), "prctl": (157, 167), "setpgid": (109, 154),
+    "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40), "umount2": (166, 39), "unshare": (272, 97),
+    "setns": (308, 268), "bpf": (321, 280), "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "perf_event_open": (298, 241), "shmget": (29, 194), "semget": (64, 190),
+    "msgget": (68, 186), "mq_open": (240, 180), "mq_unlink": (241, 181), "io_setup": (206, 0),
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
+    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "quotactl": (179, 60), "setfsuid": (122, 151),
+    "setfsgid": (123, 152), "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89), "reboot": (169, 142),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "settimeofday": (164, 170), "clock_settime": (227, 112),
+    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "syslog": (103, 116), "init_module": (175, 105),
+    "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "migrate_pages": (256, 238),
+    "move_pages": (279, 239), "modify_ldt": (154, None), "iopl": (172, None), "ioperm": (173, None),
+    "remap_file_pages": (216, 234),
+    "clone3": (435, 435), "openat2": (437, 437), "setxattrat": (463, 463), "getxattrat": (464, 464),
+    "listxattrat": (465, 465), "removexattrat": (466, 466), "io_uring_setup": (425, 425), "memfd_secret": (447, 447),
+    "pidfd_getfd": (438, 438),
+}  # fmt: skip
 # What the broker itself calls by number, for the kernel's own struct layouts or because libc acts on all threads.
 RAW = {
     "fstat": (5, 80), "fstatfs": (138, 44), "statx": (332, 291), "setgroups": (116, 159), "setresgid": (119, 149),

@@ -63,6 +63,9 @@ class Outer:
         if self.policy.mode != "enforce":
             message = "the sandbox around this one only watches (--permission-audit): nothing can be enforced in it"
             raise UnsupportedError(message)
+        if plan.policy.mode != "enforce":
+            message = "--permission-audit: the sandbox around this one enforces, so nothing can be only watched in it"
+            raise UnsupportedError(message)
         inside = narrowed(self.policy, plan.policy)
         if plan.way == "exec" and not inside.granted("child"):
             message = (

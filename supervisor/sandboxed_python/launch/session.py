@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sandboxed_python.launch.watch import Watch
     from sandboxed_python.launch.witness import Witness
     from sandboxed_python.plan.model import PathRule
+    from sandboxed_python.record.log import Log
 else:
     import _signal  # the signal module on top of it imports enum
 
@@ -50,6 +51,7 @@ class Session:
         witness: tells which signals the child has got already, or None.
         unsettled: since when the child has not been quiet, or a witness was tried for last (monotonic seconds).
         doubtful: signals that may have gone to the child, too: number, sender's pid, when (monotonic seconds).
+        log: where denials are written down, or None.
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
         status: wait status of the child once it has ended, else None.
     """
@@ -75,6 +77,7 @@ class Session:
         self.witness: Witness | None = None
         self.unsettled = time.monotonic()
         self.doubtful: list[tuple[int, int, float]] = []
+        self.log: Log | None = None
         self.waker = -1
         self.status: int | None = None
         self.channel, self._other = socketpair()

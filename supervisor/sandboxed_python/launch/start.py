@@ -29,12 +29,13 @@ FAILED = b"E"
 NAME = "sandbox-super"  # of the supervisor in ps(1) and pstree(1); the job is called as under plain python
 
 
-def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
+def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Session | None:
     """Fork the child of a plan; it confines itself and runs the program.
 
     Args:
         plan: what to enforce and run.
         baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
+        reports: the hook is to tell the supervisor of denials.
 
     Returns:
         The session in the supervisor. In the child, None, after the program has ended: the caller returns to the
@@ -57,11 +58,12 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
                 baseline=baseline,
                 compiler=script_compiler(),
                 kernel=kernel_side,
+                reports=reports,
             )
             if plan.way == "fork"
             else None
         )
-        if not plan.inner:  # there, it has been done
+        if not plan.inner and plan.keep_capabilities >= 0:  # inside, it has been done
             cut_capabilities(plan.keep_capabilities)
         session = Session(Guard(plan), prepared.rules)
         if plan.policy.limits.output is not None:
@@ -77,7 +79,7 @@ def start(plan: Plan, baseline: frozenset[str]) -> Session | None:
         return session
     try:
         show_job(plan)
-        memo = write_memo(plan) if plan.way == "exec" else -1
+        memo = write_memo(plan, reports=reports) if plan.way == "exec" else -1
         confine(plan, prepared, session, (memo,) if memo >= 0 else ())
         if plan.way == "exec":
             execute(plan, memo)
@@ -159,7 +161,7 @@ def show_job(plan: Plan) -> None:
             return
 
 
-def write_memo(plan: Plan) -> int:
+def write_memo(plan: Plan, *, reports: bool = False) -> int:
     """Write what an exec'ed interpreter must know to a memory file, and return its descriptor, at the start."""
     import marshal
 
@@ -171,6 +173,7 @@ def write_memo(plan: Plan) -> int:
         "argv": list(target.arguments),
         "options": list(target.python_options),
         "guarded": guarded(plan),
+        "reports": reports,
     }
     try:
         memo = os.memfd_create("sandboxed-python", uapi.MFD_NOEXEC_SEAL)

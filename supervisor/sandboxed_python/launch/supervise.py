@@ -85,8 +85,7 @@ def _serve(session: Session, plan: Plan) -> None:
         else:
             ready = wait(patience)
             if not ready:
-                patience = -1
-                _settle(session, plan)
+                patience = IDLE if _settle(session, plan) else -1
         if not ready:
             continue
         if events[_LISTENER]:
@@ -115,13 +114,15 @@ def _answer(session: Session, plan: Plan) -> int:
     return _SOON
 
 
-def _settle(session: Session, plan: Plan) -> None:
-    """Do what was put off until the child has run for a moment, or rest after its calls."""
+def _settle(session: Session, plan: Plan) -> bool:
+    """Do what was put off until the child has run for a moment, or rest after its calls. Tell if there is more."""
+    more = False
     if session.broker is not None:
-        session.broker.rest()
+        more = session.broker.rest()
     elif session.listener >= 0:
         _open_broker(session, plan)
     _bring_witness(session)
+    return more
 
 
 def _bring_witness(session: Session) -> None:
@@ -135,11 +136,12 @@ def _bring_witness(session: Session) -> None:
             return
 
 
-def load_broker(*, everything: bool = False) -> None:
+def load_broker(*, everything: bool = False, audit: bool = False) -> None:
     """Load the broker's modules.
 
     Args:
         everything: also what only some calls or ends need, so that no file is looked at any more.
+        audit: likewise what audits need.
     """
     image.load("watch")
     import sandboxed_python.broker.serve  # where there is no image
@@ -151,11 +153,13 @@ def load_broker(*, everything: bool = False) -> None:
         import psutil  # noqa: F401
 
         import sandboxed_python.launch.stopping
-        import sandboxed_python.launch.witness  # noqa: F401
-        from sandboxed_python.broker import control  # noqa: F401
+        import sandboxed_python.launch.witness
+        from sandboxed_python.broker import control, sightings  # noqa: F401
         from sandboxed_python.broker.answer import load_all
 
         load_all()
+    if audit:
+        import sandboxed_python.broker.audit  # noqa: F401
 
 
 def _close_listener(session: Session) -> None:
@@ -171,6 +175,11 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
     load_broker()
     from sandboxed_python.broker.serve import Broker
 
+    sightings = None
+    if session.log is not None:
+        from sandboxed_python.broker.sightings import Sightings
+
+        sightings = Sightings(session.log, enforced=plan.policy.mode == "enforce")
     # The child's parent-death signal is lost with its ids: they change only when there is a guard.
     session.broker = Broker(
         session.listener,
@@ -179,6 +188,7 @@ def _open_broker(session: Session, plan: Plan) -> Broker:
         session.pid,
         on_change=session.guard.start,
         restrict=restricter(plan),
+        sightings=sightings,
     )
     if session.watch is not None:
         session.watch.join(session.broker)

@@ -160,7 +160,7 @@ class Watch:
     def join(self, broker: Broker) -> None:
         """Have the broker count denials and ask about new processes."""
         if self.denials is not None:
-            broker.context.on_denied = self.denials.seen
+            broker.context.on_denied += (self.denials.seen,)
         if self._counts:
             broker.count_forks(self._may_fork)
 

@@ -12,7 +12,7 @@ from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import landlock
 from sandboxed_python.kernel.landlock import Ruleset
 from sandboxed_python.plan import implicit
-from sandboxed_python.plan.filters import variant
+from sandboxed_python.plan.filters import AUDIT, QUIET, variant
 from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.policy.model import is_broad
@@ -52,6 +52,7 @@ def build(  # noqa: PLR0913
     keep_capabilities: int,
     fork: bool,
     supervisor: Runtime | None = None,
+    logged: bool = False,
 ) -> Plan:
     """Plan the confinement of one child.
 
@@ -64,6 +65,7 @@ def build(  # noqa: PLR0913
         keep_capabilities: bit mask of the capabilities that root keeps.
         fork: run in a fork of this interpreter; else exec ``target.python``.
         supervisor: the interpreter that runs the supervisor, if it is another one than ``runtime``.
+        logged: denials are noted.
 
     Raises:
         PolicyError: a grant is refused: it covers the interpreter's own files, or names /proc, /sys or a device.
@@ -84,14 +86,18 @@ def build(  # noqa: PLR0913
         write=(*policy.write, *implicit.implicit_write(policy, real)),
         protected=protection.left_out(policy, read) if protection else (),
     )
-    ruleset, abi, missing = _ruleset(policy, support)
+    enforced = policy.mode == "enforce"
+    ruleset, abi, missing = _ruleset(policy, support) if enforced else _watched(policy, support)
     interpreter = () if fork else tuple(os.path.realpath(path) for path in (runtime.executable, *LOADERS))
     # Only where something may be executed or mapped does it matter what else is a name of what may be written.
     code = bool(policy.write) and not (policy.granted("addon") and not policy.granted("child"))
     written = protection.written(policy) if protection and code else ((), ())
     rules = path_rules(effective, existing(programs), interpreter, written=written) if abi else ()
     gate = map_gate(policy, runtime, real, written)
-    parts = notify_parts(policy, mapped=gate is not None, fork=fork) if support.notify else ()
+    parts: tuple[str, ...] = ()
+    if support.notify:
+        watching = (AUDIT if logged else QUIET,)
+        parts = notify_parts(policy, mapped=gate is not None, fork=fork) if enforced else watching
     return Plan(
         policy=effective,
         target=target,
@@ -99,12 +105,12 @@ def build(  # noqa: PLR0913
         abi=abi,
         ruleset=ruleset,
         rules=rules,
-        static_filter=variant(filter_scopes(policy), exec_way=not fork) if support.seccomp else "",
+        static_filter=variant(filter_scopes(policy), exec_way=not fork) if support.seccomp and enforced else "",
         notify_parts=parts,
         fstat_passes=fork and fstat_can_pass(policy, support.machine) and "stat" in parts,
         map_gate=gate,
-        unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))),
-        keep_capabilities=keep_capabilities,
+        unset=tuple(sorted(name for name in os.environ if name.startswith(LOADER_PREFIX))) if enforced else (),
+        keep_capabilities=keep_capabilities if enforced else -1,
         missing=tuple(missing),
         machine=support.machine,
     )
@@ -209,6 +215,22 @@ def narrowed_gate(gate: MapGate, policy: Policy) -> MapGate:
 def existing(paths: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the paths that are directories."""
     return tuple(path for path in paths if os.path.isdir(path))
+
+
+def _watched(policy: Policy, support: Support) -> tuple[Ruleset, int, list[str]]:
+    """Return what an audit has instead of ``_ruleset``: no Landlock.
+
+    Raises:
+        UnsupportedError: native code can't be watched, and ``--best-effort`` was not given.
+    """
+    missing = [] if support.notify else ["seccomp notifications (Linux 5.0): what native code does is not seen"]
+    if missing and not policy.best_effort:
+        message = (
+            f"this kernel ({support.release}) can't show the supervisor what is done. "
+            f"Missing: {missing[0]}. --best-effort runs without"
+        )
+        raise UnsupportedError(message)
+    return Ruleset(), 0, missing
 
 
 def _ruleset(policy: Policy, support: Support) -> tuple[Ruleset, int, list[str]]:

@@ -33,11 +33,14 @@ INSIDE = [
 def as_text(plan: Plan) -> str:
     """Return the plan for someone who has never seen this project."""
     parts = [] if not plan.inner else [_section("Inside another sandbox", INSIDE)]
+    denied = (
+        "Denied" if plan.policy.mode == "enforce" else "Denied when it is enforced (--permission-audit only notes it)"
+    )
     parts += [
         _section("What will run", _target(plan)),
         _section("Granted by you", _granted(plan)),
         _section("Granted without a flag (the program must be able to be a Python)", _implicit(plan)),
-        _section("Denied", _denied(plan)),
+        _section(denied, _denied(plan)),
         _section("How it is enforced", _mechanisms(plan)),
     ]
     limits = _limits(plan)
@@ -125,6 +128,8 @@ def _limits(plan: Plan) -> list[str]:
 
 def _mechanisms(plan: Plan) -> list[str]:
     lines = []
+    if plan.policy.mode == "audit":
+        lines.append("not at all: what would be denied is told to the program (permission.subscribe) and to the log")
     if plan.abi:
         rights = ", ".join(landlock.names(plan.ruleset.fs))
         lines.append(f"Landlock (ABI {plan.abi}): {len(plan.rules)} rules; denied unless a rule allows it: {rights}")
@@ -148,6 +153,10 @@ def _mechanisms(plan: Plan) -> list[str]:
             "of these, libc's fstat(descriptor) passes: it makes it by newfstatat with an empty path, which is sealed"
         )
     lines.append("no_new_privs: set-id programs gain nothing")
+    if plan.policy.mode == "audit":
+        lines.append("descriptors other than 0, 1 and 2 are closed")
+        lines.append("an audit hook in the program tells what Python code does")
+        return lines
     kept = [name for number, name in enumerate(uapi.CAPABILITIES) if plan.keep_capabilities >> number & 1]
     lines.append(f"capabilities, when root: only {', '.join(kept)} of {len(uapi.CAPABILITIES)} are kept")
     lines.append("descriptors other than 0, 1 and 2 are closed; LD_* variables are removed")

@@ -18,6 +18,10 @@ SCOPES = ("child", "worker", "net", "inspector", "exec-memory")
 EXEC = "exec"
 BASE = "base"
 NOTIFY = "notify-"
+AUDIT = "audit"
+"""The part of the notifying filter that shows the supervisor whatever a permission could gate."""
+QUIET = "quiet"
+"""The part for audits of which no log is kept: only the program's own messages reach the supervisor."""
 NO_MAP = "no-map"
 """The filter that refuses every executable mapping of a file: native code can be taken away only as a whole."""
 

@@ -87,7 +87,7 @@ class Plan(Frozen):
         fstat_passes: libc's fstat() isn't notified where it is a newfstatat(2) (``kernel.fstat``).
         map_gate: which files may be mapped executable; None: no gate.
         unset: names of environment variables that the child does not get.
-        keep_capabilities: bit mask of the capabilities that root keeps.
+        keep_capabilities: bit mask of the capabilities that root keeps; -1: all, and nobody loses any.
         missing: what was asked and can't be enforced here (only with ``--best-effort``).
         machine: the architecture that the filters are for.
         inner: another sandbox is around this one (``launch.inner``): its supervisor answers.

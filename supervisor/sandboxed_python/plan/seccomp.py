@@ -20,7 +20,7 @@ from errno import EACCES, ENOSYS, EPERM
 
 from sandboxed_python.errors import UnsupportedError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.plan.filters import BASE, EXEC, NO_MAP, NOTIFY, SCOPES, notify_variant, variant
+from sandboxed_python.plan.filters import AUDIT, BASE, EXEC, NO_MAP, NOTIFY, QUIET, SCOPES, notify_variant, variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,33 @@ NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
         ("sendto", ((4, 0xFFFFFFFFFFFFFFFF, 0, False),)),
     ),
 }  # fmt: skip
+_ANY_ADDRESS = ((4, 0xFFFFFFFFFFFFFFFF, 0, False),)
+_CODE_MEMORY = ((2, uapi.PROT_EXEC, uapi.PROT_EXEC),)
+# In audits these go to the supervisor only so; ioctl and prctl as the rules of scopes say.
+_AUDITED_IF: dict[str, tuple[tuple[tuple[int, int, int] | tuple[int, int, int, bool], ...], ...]] = {
+    "sendto": (_ANY_ADDRESS,), "mmap": (_CODE_MEMORY,), "mprotect": (_CODE_MEMORY,), "pkey_mprotect": (_CODE_MEMORY,),
+}  # fmt: skip
+
+
+def _audited() -> tuple[Notified, ...]:
+    """Return what audits see: all of the other parts, what scopes of the static filter open, and what nothing opens."""
+    from sandboxed_python.plan.syscalls import CALLS
+
+    names = [name for rows in NOTIFY_PARTS.values() for name, _checks in rows if name != "getsockname"]
+    rows_of = dict(_AUDITED_IF)
+    for call in CALLS:
+        if call.name in ("ioctl", "prctl"):
+            rules = [rule.checks for rule in call.rules if rule.scope]
+            rows_of[call.name] = tuple(tuple((one.arg, one.mask, one.value) for one in checks) for checks in rules)
+    every = dict.fromkeys((*names, "fchmodat2", *uapi.AUDITED))
+    return tuple((name, checks) for name in every for checks in rows_of.get(name, ((),)))
+
+
+NOTIFY_PARTS[AUDIT] = _audited()
+NOTIFY_PARTS[QUIET] = (("fsetxattr", ()),)
 PART_REASONS = {
+    QUIET: "only what the program tells the supervisor; the kernel carries out the rest (--permission-log shows more)",
+    AUDIT: "nothing is denied: what would have been is noted, and the kernel carries it out",
     "exec": "exactly the first one passes: the supervisor's own, into another interpreter",
     "map": "which file becomes code",
     "stat": "Landlock has no right for metadata; --allow-fs-metadata does without",
@@ -130,6 +156,8 @@ def shipped() -> Iterator[str]:
         for opened in ((), ("write",), ("open",)):
             yield notify_variant((*parts, "change", *opened))
     yield NO_MAP
+    yield notify_variant((AUDIT,))
+    yield notify_variant((QUIET,))
 
 
 def compile_named(name: str, machine: str) -> bytes:
@@ -193,7 +221,8 @@ def compile_notify(parts: Iterable[str], machine: str) -> bytes:
     """
     rules: Rules = []
     unified: dict[int, int] = {}
-    for part in sorted(set(parts)):
+    parts = set(parts)
+    for part in sorted(parts):
         if part not in NOTIFY_PARTS:
             message = f"no such part of the notifying filter: {part!r}"
             raise ValueError(message)
@@ -204,7 +233,9 @@ def compile_notify(parts: Iterable[str], machine: str) -> bytes:
                 unified[number] = _unconditional(name, uapi.SECCOMP_RET_USER_NOTIF, checks)
             else:
                 rules.append((uapi.SECCOMP_RET_USER_NOTIF, name, checks))
-    return _program(machine, unified, uapi.SECCOMP_RET_ALLOW, uapi.SECCOMP_RET_ALLOW, _absorb(rules))
+    passing = uapi.SECCOMP_RET_ALLOW
+    unknown = {"foreign": passing, "beyond": passing} if parts & {AUDIT, QUIET} else {}
+    return _program(machine, unified, passing, passing, _absorb(rules), **unknown)
 
 
 def libseccomp_version() -> str:
@@ -264,13 +295,17 @@ def _pyseccomp() -> _Library:
     return library
 
 
-def _prefix(machine: str, unified: dict[int, int], otherwise: int) -> list[tuple[int, int, int, int]]:
+def _prefix(
+    machine: str, unified: dict[int, int], otherwise: int, *, foreign: int, beyond: int
+) -> list[tuple[int, int, int, int]]:
     """Write the instructions before libseccomp's: architecture, and the numbers from 424 on.
 
     Args:
         machine: a key of ``uapi.AUDIT_ARCH``.
         unified: number from ``UNIFIED_FIRST`` on -> what it returns; all the same action.
-        otherwise: what the other numbers up to ``UNIFIED_LAST`` return. Above, all return ENOSYS.
+        otherwise: what the other numbers up to ``UNIFIED_LAST`` return.
+        foreign: what calls of another architecture return.
+        beyond: what numbers above ``UNIFIED_LAST`` return.
     """
     numbers = sorted(unified)
     listed = unified[numbers[0]] if numbers else otherwise
@@ -278,21 +313,30 @@ def _prefix(machine: str, unified: dict[int, int], otherwise: int) -> list[tuple
     block = [
         *((_JUMP_EQ, count - at + 2, 0, number) for at, number in enumerate(numbers)),
         (_JUMP_GE, 0, 1, uapi.UNIFIED_LAST + 1),
-        (_RETURN, 0, 0, _errno(ENOSYS)),
+        (_RETURN, 0, 0, beyond),
         (_RETURN, 0, 0, otherwise),
         (_RETURN, 0, 0, listed),
     ]
     return [
         (_LOAD, 0, 0, _ARCH_OFFSET),
         (_JUMP_EQ, 1, 0, uapi.AUDIT_ARCH[machine]),
-        (_RETURN, 0, 0, uapi.SECCOMP_RET_KILL_PROCESS),
+        (_RETURN, 0, 0, foreign),
         (_LOAD, 0, 0, _NR_OFFSET),
         (_JUMP_GE, 0, len(block), uapi.UNIFIED_FIRST),
         *block,
     ]
 
 
-def _program(machine: str, unified: dict[int, int], unified_default: int, default: int, rules: Rules) -> bytes:
+def _program(  # noqa: PLR0913
+    machine: str,
+    unified: dict[int, int],
+    unified_default: int,
+    default: int,
+    rules: Rules,
+    *,
+    foreign: int = uapi.SECCOMP_RET_KILL_PROCESS,
+    beyond: int = uapi.SECCOMP_RET_ERRNO | ENOSYS,
+) -> bytes:
     """Compile prefix and rules to raw ``struct sock_filter`` entries.
 
     Args:
@@ -301,6 +345,8 @@ def _program(machine: str, unified: dict[int, int], unified_default: int, defaul
         unified_default: see ``_prefix``, ``otherwise``.
         default: what a call below number 424 returns that no rule is for.
         rules: for the calls below number 424.
+        foreign: see ``_prefix``.
+        beyond: see ``_prefix``.
     """
     import struct
 
@@ -330,7 +376,7 @@ def _program(machine: str, unified: dict[int, int], unified_default: int, defaul
     except OSError as error:
         message = f"libseccomp can't compile the filter: {error}"
         raise UnsupportedError(message) from error
-    prefix = _prefix(machine, unified, unified_default)
+    prefix = _prefix(machine, unified, unified_default, foreign=foreign, beyond=beyond)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in prefix) + body
 
 

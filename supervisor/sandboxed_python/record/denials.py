@@ -38,7 +38,8 @@ class Denials:
             self.counts[permission] = self.counts.get(permission, 0) + 1
         self._last = call
 
-    def seen(self, request: object, need: str, _path: str) -> bool:
-        """Count what the broker denies, and don't let it pass; for ``Context.on_denied``."""
-        self.add(BY_SCOPE[SCOPES[need]].name, request)
-        return False
+    def seen(self, request: object, need: str, _path: str | None) -> None:
+        """Count what the broker denies, or would have; for ``Context.on_denied``."""
+        row = BY_SCOPE.get(SCOPES.get(need, need))
+        if row is not None:  # what no permission grants isn't counted
+            self.add(row.name, request)

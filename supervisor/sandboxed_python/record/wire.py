@@ -36,6 +36,8 @@ NARROW = _PREFIX + "narrow"
 
 Answers 0. The message is the same, byte for byte, as that of ``PREPARE`` or ``RULESET`` before.
 """
+DENIAL = _PREFIX + "denial"
+"""The hook has denied something (``record.events.Report``). Answers 0; nobody listens where no log is kept (EINVAL)."""
 THREADS_ABI = 8
 """The Landlock ABI that can restrict all threads of a process; before it, only a process with one can be restricted."""
 
