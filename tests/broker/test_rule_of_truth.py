@@ -540,7 +540,7 @@ class World:
             mode = numbers[0]
             return (*META, *(READ if mode & os.R_OK else ()), *(WRITE if mode & os.W_OK else ()))
         if name in _READING:
-            return META if self.metadata else READ
+            return META if name == "statfs" and self.metadata else READ
         return WRITE
 
     def _opening(self, operation: Operation) -> Iterator[Need]:

@@ -197,3 +197,20 @@ def test_the_twin(attacker: Attacker) -> None:
         "      == READ, os.access(READ + '/data', os.R_OK), os.access(READ + '/none', os.F_OK), os.path.exists(WRITE + '/data'))"
     )
     assert confined.stdout.startswith("5 4 4 True True False True\n"), confined.said
+
+
+def test_attributes_are_content(attacker: Attacker) -> None:
+    """``--allow-fs-metadata`` lets stat, access and readlink through everywhere; what attributes hold is read."""
+    attacker.must_fail(
+        "BUFFER = ctypes.create_string_buffer(4096)\n"
+        "size = call('getxattr', os.fsencode(SECRET + '/data'), b'user.mark', BUFFER, 99)\nprint('TOLD', BUFFER.raw[:size])",
+        "--allow-ffi",
+        "--allow-fs-metadata",
+        harm=lambda ended: "TOLD b'marked'" in ended.stdout,
+        prepare=lambda: os.setxattr(attacker.path("secret/data"), "user.mark", b"marked"),
+    )
+    granted = attacker.confined(
+        "os.setxattr(WRITE + '/data', 'user.mark', b'own')\nprint(os.getxattr(WRITE + '/data', 'user.mark'))",
+        "--allow-fs-metadata",
+    )
+    assert "b'own'" in granted.stdout, granted.said

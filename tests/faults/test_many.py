@@ -163,7 +163,7 @@ def test_an_idle_supervisor_sleeps(option: list[str], grants: list[str]) -> None
 
 
 def test_no_wall_clock_is_asked() -> None:
-    """Times are measured by the monotonic clock alone, which nobody sets."""
+    """Times are measured by the monotonic clock alone, which nobody sets. A line of the log tells the time of day."""
     clocks = {"time.time", "time.time_ns", "datetime.now"}
     asked = []
     for folder, _names, files in os.walk(PACKAGE):
@@ -172,7 +172,7 @@ def test_no_wall_clock_is_asked() -> None:
                 tree = ast.parse(pathlib.Path(folder, name).read_text(encoding="utf-8"))
                 found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
                 asked += [f"{name}: {clock}" for clock in found & clocks]
-    assert asked == []
+    assert asked == ["log.py: time.time_ns"]
 
 
 JUMPING = """

@@ -244,8 +244,9 @@ class Broker:
 _COLUMN = 0 if os.uname().machine == "x86_64" else 1
 # What each part of the notifying filter brings here (plan.seccomp.NOTIFY_PARTS).
 PART_CALLS = {
-    "stat": (*(name for name in MODULES["calls_read"] if name != "chdir"), "open", "openat"),
+    "stat": (*(name for name in MODULES["calls_read"] if name != "chdir" and "xattr" not in name), "open", "openat"),
     "change": (
+        *(name for name in MODULES["calls_read"] if "xattr" in name),  # what they tell is content
         *(name for name in MODULES["calls_change"] if name not in ("fchmodat2", "truncate")),
         *MODULES["identity"],
     ),

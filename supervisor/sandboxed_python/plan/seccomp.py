@@ -69,14 +69,15 @@ NOTIFY_PARTS: dict[str, tuple[Notified, ...]] = {
     "stat": (
         *((name, ()) for name in (
             "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
-            "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr",
+            "statfs",
         )),
         ("open", ((1, uapi.O_PATH, uapi.O_PATH),)),
         ("openat", ((2, uapi.O_PATH, uapi.O_PATH),)),
     ),
     "change": tuple((name, ()) for name in (
         "chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "futimesat",
-        "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
+        "utimensat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "getxattr",
+        "lgetxattr", "listxattr", "llistxattr",
         "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "capset",
     )),
     "names": tuple((name, ()) for name in (
