@@ -2,9 +2,10 @@
 
 Runs in: both. Importing forty small modules costs more than running them: each is looked up, opened, checked and
 unmarshalled with its docstrings. An image is one file per part of a start with the same code, compiled from the same
-sources without docstrings, annotations of functions and columns, beside the ``.pyc`` files and by their rules: it is
-written by the first run that could have used it, where ``__pycache__`` can be written and PYTHONDONTWRITEBYTECODE isn't
-set; it is used only while time and size of every source are what they were; without it everything is imported as usual.
+sources without docstrings, annotations of functions and places of instructions, beside the ``.pyc`` files and by their
+rules: it is written by the first run that could have used it, where ``__pycache__`` can be written and
+PYTHONDONTWRITEBYTECODE isn't set; it is used only while time and size of every source are what they were; without it
+everything is imported as usual. For tracebacks with the right lines, remove the images, and set that variable.
 """
 
 from __future__ import annotations
@@ -197,31 +198,20 @@ def _compile(text: bytes, source: str) -> CodeType:
                     rest.annotation = None
     flags = __future__.annotations.compiler_flag
     code: CodeType = compile(tree, source, "exec", flags, dont_inherit=True, optimize=2)
-    return _without_columns(code) if sys.version_info >= (3, 11) else code
+    return _in_one_line(code) if sys.version_info >= (3, 11) else code
 
 
-def _without_columns(code: CodeType) -> CodeType:
-    """Leave out the columns of every instruction, a fifth of an image; the lines stay (``-X no_debug_ranges``).
+def _in_one_line(code: CodeType) -> CodeType:
+    """Let every instruction of a function be of the function's first line: a fifth of an image is where each is.
 
-    The format of the table is CPython's ``Objects/locations.md`` (3.11).
+    Frames of this package then have a line, as whoever looks at the stack expects, and tell the function by it. The
+    format of the table is that of CPython 3.11, ``Objects/locations.md``.
     """
+    units = len(code.co_code) // 2
     table = bytearray()
-    before = code.co_firstlineno
-    for start, end, line in code.co_lines():
-        units = (end - start) // 2
-        while units:
-            size = min(units, 8)
-            units -= size
-            if line is None:
-                table.append(0x80 | 15 << 3 | size - 1)
-                continue
-            table.append(0x80 | 13 << 3 | size - 1)
-            step = line - before
-            before = line
-            number = step << 1 if step >= 0 else -step << 1 | 1
-            while number >= 64:
-                table.append(number & 63 | 64)
-                number >>= 6
-            table.append(number)
-    constants = tuple([_without_columns(value) if isinstance(value, type(code)) else value for value in code.co_consts])
+    while units > 0:
+        size = min(units, 8)
+        units -= size
+        table += bytes((0x80 | 13 << 3 | size - 1, 0))  # no columns; as many lines on as before: none
+    constants = tuple([_in_one_line(value) if isinstance(value, type(code)) else value for value in code.co_consts])
     return code.replace(co_linetable=bytes(table), co_consts=constants)
