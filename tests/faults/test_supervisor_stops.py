@@ -70,11 +70,11 @@ def test_stopped_and_continued(option: list[str]) -> None:
 import os, subprocess, sys
 print("up", flush=True)
 made = 0
-for turn in range(300):
+for turn in range(4000):
     os.mkdir(f"{sys.argv[1]}/{turn}")
     made += os.path.isdir(f"{sys.argv[1]}/{turn}")
     os.rmdir(f"{sys.argv[1]}/{turn}")
-    if turn % 50 == 0: subprocess.run(["true"], check=True)
+    if turn % 500 == 0: subprocess.run(["true"], check=True)
 print(made, flush=True)
 """
     import tempfile
@@ -90,7 +90,7 @@ print(made, flush=True)
                 program.process.send_signal(signal.SIGCONT)
                 time.sleep(0.01)
             ended = program.end()
-        assert (ended.code, ended.stdout, ended.stderr) == (0, "300\n", "")
+        assert (ended.code, ended.stdout, ended.stderr) == (0, "4000\n", "")
         assert os.listdir(folder) == []
         counted.nobody()
 
