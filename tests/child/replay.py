@@ -131,7 +131,8 @@ def snapshot(top: str) -> dict[str, object]:
 def make_policy(case: dict[str, Any], top: str) -> Any:
     """Return the policy of the case's flags; what every interpreter needs is granted without a flag."""
     from sandboxed_python.policy.model import Policy
-    from sandboxed_python.policy.patterns import OSLookup, literal_grant, parse_grant
+    from sandboxed_python.policy.patterns import OSLookup, literal_grant
+    from sandboxed_python.policy.spelling import parse_grant
     from sandboxed_python.policy.table import BY_FLAG
 
     needed = {sys.prefix, sys.base_prefix, SUPERVISOR, os.path.dirname(os.__file__)}

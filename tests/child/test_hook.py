@@ -26,7 +26,8 @@ import os, sys
 sys.path.insert(0, {supervisor!r})
 def confine():
     from sandboxed_python.policy.model import Policy
-    from sandboxed_python.policy.patterns import OSLookup, literal_grant, parse_grant
+    from sandboxed_python.policy.patterns import OSLookup, literal_grant
+    from sandboxed_python.policy.spelling import parse_grant
     needed = sorted({{sys.prefix, sys.base_prefix, {supervisor!r}, os.path.dirname(os.__file__)}})
     runtime = [literal_grant(path, "runtime", "/", OSLookup, implicit=True) for path in needed]
     grant = lambda text: parse_grant(text, "test", os.getcwd(), OSLookup)

@@ -10,7 +10,8 @@ import pytest
 
 from sandboxed_python.child.permission import Permission
 from sandboxed_python.policy.model import Policy
-from sandboxed_python.policy.patterns import OSLookup, parse_grant
+from sandboxed_python.policy.patterns import OSLookup
+from sandboxed_python.policy.spelling import parse_grant
 from tests.child.test_hook import SUPERVISOR, program, python, run
 
 __all__ = ["python"]

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from tests.escape.attack import Attacker
 
 
-@pytest.mark.parametrize("name", ["ast", "__future__", "psutil", "resource", "time", "_socket"])
-def test_modules_that_are_not_loaded_yet(attacker: Attacker, name: str) -> None:
+@pytest.mark.parametrize(
+    "looked_at", [(), ("--limit-time=60s", "--limit-memory=1G", "--limit-output=1M"), ("--result",)]
+)
+@pytest.mark.parametrize(
+    "name", ["ast", "__future__", "psutil", "resource", "time", "_socket", "json", "stat", "shutil"]
+)
+def test_modules_that_are_not_loaded_yet(attacker: Attacker, name: str, looked_at: tuple[str, ...]) -> None:
     """The folder is the first on ``sys.path``, so that no file of the machine has to be changed."""
     first = attacker.path("first")
     command, site = environment(attacker, f"import sys; sys.path.insert(0, {first!r})")
@@ -41,6 +46,7 @@ def test_modules_that_are_not_loaded_yet(attacker: Attacker, name: str) -> None:
         "if os.fork() == 0: os.setsid(); import signal; signal.pause()\n"
     )
     flags = ["--permission", "--allow-writable-runtime", "--allow-child-process", "--no-warnings"]
+    flags += [f"{flag}={attacker.path('secret/result')}" if flag == "--result" else flag for flag in looked_at]
     ended = attacker.run([*command, *flags, f"--allow-fs-write={first}/", "-c", body])
     assert os.path.exists(f"{first}/{name}.py"), ended.said
     assert not os.path.exists(taken), f"the program's code has run in the supervisor: {ended.said}"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sandboxed_python.kernel import landlock
 from sandboxed_python.kernel.landlock import EXECUTE, IOCTL_DEV, READ, WRITE, WRITE_FILE
 from sandboxed_python.plan.build import NEEDED_ABI
-from sandboxed_python.plan.landlock import around, path_rules
+from sandboxed_python.plan.landlock import path_rules
+from sandboxed_python.plan.places import around
 from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, Policy, is_broad
 from sandboxed_python.policy.patterns import Grant, within
 

@@ -21,7 +21,8 @@ from sandboxed_python.plan.model import Plan, Target
 from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.runtime import Runtime
 from sandboxed_python.policy.model import Policy
-from sandboxed_python.policy.patterns import Grant, parse_grant, resolve
+from sandboxed_python.policy.patterns import Grant, resolve
+from sandboxed_python.policy.spelling import parse_grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

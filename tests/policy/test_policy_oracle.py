@@ -11,7 +11,8 @@ import pytest
 
 from sandboxed_python.policy.decide import drop, has
 from sandboxed_python.policy.model import Policy
-from sandboxed_python.policy.patterns import OSLookup, literal_grant, parse_grant, resolve, split_commas
+from sandboxed_python.policy.patterns import OSLookup, literal_grant, resolve
+from sandboxed_python.policy.spelling import parse_grant, split_commas
 from sandboxed_python.policy.table import BY_FLAG
 
 TYPE_CHECKING = False

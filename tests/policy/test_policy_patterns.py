@@ -17,10 +17,9 @@ from sandboxed_python.policy.patterns import (
     OSLookup,
     literal_grant,
     normalize,
-    parse_grant,
     resolve,
-    split_commas,
 )
+from sandboxed_python.policy.spelling import parse_grant, split_commas
 
 FLAG = "--allow-fs-read"
 

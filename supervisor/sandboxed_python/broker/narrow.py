@@ -18,13 +18,13 @@ import resource
 from sandboxed_python.broker.remote import read_file
 from sandboxed_python.broker.request import GoneError, Granted, rule_places
 from sandboxed_python.kernel import landlock, uapi
-from sandboxed_python.plan.build import narrowed_gate
 from sandboxed_python.policy.narrow import DEEPEST, narrowed
+from sandboxed_python.policy.patterns import Matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sandboxed_python.broker.request import Context, Request
-    from sandboxed_python.plan.model import PathRule
+    from sandboxed_python.plan.model import MapGate, PathRule
     from sandboxed_python.policy.model import Policy
 
 MOST = 1024
@@ -147,3 +147,17 @@ def is_alone(task: int) -> bool:
         OSError: it is gone.
     """
     return os.stat(f"/proc/{task}/task").st_nlink == 3  # ".", "..", and one thread
+
+
+def narrowed_gate(gate: MapGate, policy: Policy) -> MapGate:
+    """Return what is left of a gate under a narrower policy.
+
+    What only the user's own grants put there goes with --allow-ffi: what comes without a flag covers the rest.
+    """
+    if not policy.granted("ffi"):
+        own = Matcher([grant for layer in policy.layers[-1:] for grant in layer.read if grant.implicit])
+        gate = gate.replace(
+            trees=tuple([path for path in gate.trees if own.matches(path)]),
+            files=tuple([path for path in gate.files if own.matches(path)]),
+        )
+    return gate if policy.granted("wasi") else gate.replace(open_to=())

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 
+from sandboxed_python import image
 from sandboxed_python.errors import MissingOptionError, UsageError
 from sandboxed_python.frozen import Frozen
 from sandboxed_python.plan.model import Target
 from sandboxed_python.policy.limits import BY_OPTION, LIMITS, Limits
-from sandboxed_python.policy.model import Policy, union
-from sandboxed_python.policy.patterns import OSLookup, parse_grant, split_commas
+from sandboxed_python.policy.model import Policy
+from sandboxed_python.policy.patterns import OSLookup
 from sandboxed_python.policy.table import BY_FLAG, PERMISSIONS
 
 TYPE_CHECKING = False
@@ -165,6 +166,9 @@ class _Parser:
         elif flag == "--permission-log":
             self.log = value
         else:
+            image.load("grants")
+            from sandboxed_python.policy.spelling import parse_grant, split_commas
+
             grants = self.read if BY_FLAG[flag].scope == "fs.read" else self.write
             for text in split_commas(value, name):
                 grants.append(parse_grant(text, name, self.cwd, OSLookup))
@@ -302,6 +306,7 @@ def complete(command: Command, cwd: str) -> Policy:
     policy = command.policy
     if command.policies:
         from sandboxed_python.policy.files import load
+        from sandboxed_python.policy.union import union
 
         others = [load(name, cwd) for name in command.policies]
         if policy.mode == "audit":  # asked for on the command line; a file can only say what is granted

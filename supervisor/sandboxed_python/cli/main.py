@@ -10,14 +10,13 @@ import sys
 from errno import ERANGE
 
 from sandboxed_python import image
-from sandboxed_python.cli.args import ENVIRONMENT, Command, complete, parse
+from sandboxed_python.cli.args import complete, parse
 from sandboxed_python.errors import (
     LaunchError,
     MissingOptionError,
     PolicyError,
     PolicyFileError,
     SandboxError,
-    UnsupportedError,
     UsageError,
 )
 from sandboxed_python.kernel import process
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from sandboxed_python.launch.inner import Outer
     from sandboxed_python.launch.session import Session
     from sandboxed_python.plan.model import Plan, Target
-    from sandboxed_python.plan.runtime import Runtime
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
     from sandboxed_python.record.log import Log
@@ -106,19 +104,28 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
         inherit.take_out()  # of a sandbox around this one
     command = parse(words, os.environ, cwd)
     if command.action in ("help", "version", "check"):
+        from sandboxed_python.cli.printing import print_and_stop
+
         print_and_stop(command)
     policy = complete(command, cwd)
     logged = bool(command.log or command.result or command.progress)
     if command.action == "explain":
+        from sandboxed_python.cli.printing import out
         from sandboxed_python.plan.explain import as_json, as_text
 
         plan = make_plan(policy, command.target, cwd, scripts, logged=logged)
         out(as_json(plan) if command.json else as_text(plan))
     if policy.mode == "off":
+        from sandboxed_python.cli.interpreters import plain_python
+
         plain_python(command.target)
     plan = make_plan(policy, command.target, cwd, scripts, logged=logged)
     warn(policy, plan)
-    log = open_log(command.log, cwd, plan) if command.log else None
+    log = None
+    if command.log:
+        from sandboxed_python.cli.watched import open_log
+
+        log = open_log(command.log, cwd, plan)
     if plan.policy.writable_runtime:
         # While the program can't have changed the files yet.
         load_broker(everything=True, audit=plan.policy.mode == "audit")
@@ -134,42 +141,18 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
         watch(session, plan, log)
 
 
-def open_log(value: str, cwd: str, plan: Plan) -> Log:
-    """Open the permission log.
-
-    Raises:
-        UsageError: see ``record.log``.
-        LaunchError: the file can't be opened.
-        UnsupportedError: there would be nobody to write it.
-    """
-    if plan.inner or not plan.notify_parts:
-        why = "in another sandbox, the outer command keeps the log" if plan.inner else "it takes seccomp notifications"
-        message = f"--permission-log={value}: {why}"
-        raise UnsupportedError(message)
-    from sandboxed_python.plan.protect import Protection
-    from sandboxed_python.policy.patterns import within
-    from sandboxed_python.record import log
-
-    opened = log.open_log(value, cwd, say)
-    if value in ("-", "fd:0", "fd:1", "fd:2"):  # the program has them, too
-        return opened
-    places, prefixes = Protection(()).written(plan.policy)
-    log.refuse_within(
-        opened,
-        lambda path: (
-            plan.policy.writable(path) or path.startswith(prefixes) or any(within(path, place) for place in places)
-        ),
-    )
-    return opened
-
-
 def watch(session: Session, plan: Plan, log: Log | None = None) -> None:
     """Look after the child, and end as it ended. Does not return."""
     session.log = log
     status = supervise(session, plan)
-    if not plan.policy.writable_runtime:  # else the program may have changed what this loads and compiles
-        image.write_missing()
+    write_images(plan)
     end_as(status)
+
+
+def write_images(plan: Plan) -> None:
+    """Write missing start-up images, unless the program may have changed what this loads and compiles."""
+    if not plan.policy.writable_runtime:
+        image.write_missing()
 
 
 def fail(error: SandboxError) -> None:
@@ -214,7 +197,9 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "", *, lo
     own = runtime = this_runtime(scripts)
     fork = can_fork(target)
     if target.python:
-        runtime = _other_runtime(target.python, scripts)
+        from sandboxed_python.cli.interpreters import other
+
+        runtime = other(target.python, scripts)
         target = target.replace(python=runtime.executable)
     elif not fork:
         target = target.replace(python=sys.executable)
@@ -265,31 +250,6 @@ def _entry(target: Target, cwd: str) -> Grant | None:
     return literal_grant(target.value, "entry script", cwd, OSLookup)
 
 
-def _other_runtime(python: str, scripts: str) -> Runtime:
-    """Return the facts about the interpreter that ``--python`` names; end with the shell's codes if there is none."""
-    import shutil
-
-    from sandboxed_python.plan.foreign import other_runtime
-
-    found = shutil.which(python)
-    if found is None:
-        exists = os.path.exists(python)
-        say(f"--python {python}: {'not executable' if exists else 'not found'}")
-        os._exit(CODE["NOT_EXECUTABLE" if exists else "NOT_FOUND"])
-    return other_runtime(os.path.abspath(found), scripts)
-
-
-def plain_python(target: Target) -> None:
-    """Become plain python: the model is off. Does not return."""
-    os.environ.pop(ENVIRONMENT, None)
-    python = target.python or sys.executable
-    try:
-        os.execvp(python, [python, *target.python_options, *target.words])
-    except OSError as error:
-        say(f"{python}: {error.strerror}")
-        os._exit(CODE["NOT_FOUND" if isinstance(error, FileNotFoundError) else "NOT_EXECUTABLE"])
-
-
 def warn(policy: Policy, plan: Plan) -> None:
     """Say on stderr what isn't enforced, and what a grant can undermine."""
     for missing in plan.missing:
@@ -300,30 +260,3 @@ def warn(policy: Policy, plan: Plan) -> None:
 
     for text in warnings(policy.granted):
         say(f"warning: {text}")
-
-
-def print_and_stop(command: Command) -> None:
-    """Carry out an option that prints something and stops. Returns for any other command line."""
-    if command.action == "version":
-        from sandboxed_python import __version__
-
-        out(f"sandboxed-python {__version__} (Python {sys.version.split()[0]})")
-    if command.action == "help":
-        from sandboxed_python.cli.help import text
-
-        out(text())
-    if command.action == "check":
-        from sandboxed_python.cli.check import check
-
-        report, enough = check(as_json=command.json)
-        out(report, code=CODE["OK" if enough else "FAILURE"])
-
-
-def out(text: str, code: int = 0) -> None:
-    """Print to stdout and end. Does not return."""
-    try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except (OSError, AttributeError):  # the reader has gone; or there is no stdout: python has None there
-        code = code or CODE["FAILURE"]
-    os._exit(code)

@@ -1,4 +1,4 @@
-"""Running a job whose use is limited, recorded or shown.
+"""Running a job whose use is limited, recorded or shown, or whose denials are.
 
 Runs in: supervisor (the forked child returns from here). Loaded only when one of that is asked for.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from sandboxed_python import image
+from sandboxed_python.cli.main import say, write_images
 from sandboxed_python.errors import SandboxError, UnsupportedError
 from sandboxed_python.launch.exits import CODE, end_as
 from sandboxed_python.launch.start import start
@@ -40,8 +40,6 @@ def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str
     Raises:
         SandboxError: nothing was run, or the child could not be confined.
     """
-    from sandboxed_python.cli.main import say
-
     limits = plan.policy.limits
     looks = command.result or command.progress or {limits.memory, limits.cpu, limits.processes} != {None}
     if plan.inner and looks:
@@ -77,16 +75,43 @@ def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str
         say(watch.ending.text)
     if place is not None:
         complain(place.write(document(plan, watch, status, "")))
-    image.write_missing()
+    write_images(plan)
     if watch.ending is not None:
         os._exit(CODE["LIMIT"])
     end_as(status)
 
 
+def open_log(value: str, cwd: str, plan: Plan) -> Log:
+    """Open the permission log.
+
+    Raises:
+        UsageError: see ``record.log``.
+        LaunchError: the file can't be opened.
+        UnsupportedError: there would be nobody to write it.
+    """
+    if plan.inner or not plan.notify_parts:
+        why = "in another sandbox, the outer command keeps the log" if plan.inner else "it takes seccomp notifications"
+        message = f"--permission-log={value}: {why}"
+        raise UnsupportedError(message)
+    from sandboxed_python.plan.protect import Protection
+    from sandboxed_python.policy.patterns import within
+    from sandboxed_python.record import log
+
+    opened = log.open_log(value, cwd, say)
+    if value in ("-", "fd:0", "fd:1", "fd:2"):  # the program has them, too
+        return opened
+    places, prefixes = Protection(()).written(plan.policy)
+    log.refuse_within(
+        opened,
+        lambda path: (
+            plan.policy.writable(path) or path.startswith(prefixes) or any(within(path, place) for place in places)
+        ),
+    )
+    return opened
+
+
 def complain(trouble: str) -> None:
     """Say what went wrong with the result; the job's end is passed on all the same."""
-    from sandboxed_python.cli.main import say
-
     if trouble:
         say(trouble)
 

@@ -11,7 +11,7 @@ import sys
 
 from sandboxed_python.child import boot
 from sandboxed_python.errors import KernelError, LaunchError, SandboxError
-from sandboxed_python.kernel import process, uapi
+from sandboxed_python.kernel import process
 from sandboxed_python.kernel.calls import script_compiler
 from sandboxed_python.launch.confine import Prepared, confine
 from sandboxed_python.launch.guard import Guard
@@ -46,6 +46,8 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
         SystemExit: in the child: the program's own.
     """
     try:
+        if plan.way == "exec":
+            pass
         closed = occupy_standard()
         prepared = prepare(plan)
         target = plan.target
@@ -54,7 +56,7 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
                 plan.policy,
                 target.kind,
                 target.value,
-                guarded=guarded(plan),
+                guarded=plan.guarded,
                 baseline=baseline,
                 compiler=script_compiler(),
                 kernel=kernel_side,
@@ -79,10 +81,14 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
         return session
     try:
         show_job(plan)
-        memo = write_memo(plan, reports=reports) if plan.way == "exec" else -1
-        confine(plan, prepared, session, (memo,) if memo >= 0 else ())
-        if plan.way == "exec":
-            execute(plan, memo)
+        if plan.way == "fork":
+            confine(plan, prepared, session, ())
+        else:
+            from sandboxed_python.launch import exec_way
+
+            memo = exec_way.write_memo(plan, reports=reports)
+            confine(plan, prepared, session, (memo,))
+            exec_way.execute(plan, memo)
     except (SandboxError, OSError) as error:
         report(session.channel, error)
     for descriptor in (session.channel, *closed):
@@ -147,11 +153,6 @@ def occupy_standard() -> list[int]:
         taken.append(descriptor)
 
 
-def guarded(plan: Plan) -> bool:
-    """Tell whether the kernel itself refuses metadata under this plan."""
-    return "stat" in plan.notify_parts
-
-
 def show_job(plan: Plan) -> None:
     """Show the job in ps(1) as plain python would; in the exec way that is the exec's."""
     if plan.way == "fork":
@@ -159,59 +160,6 @@ def show_job(plan: Plan) -> None:
             process.set_arguments([sys.orig_argv[0], *plan.target.words])
         except (OSError, IndexError):  # no /proc: it looks like the supervisor
             return
-
-
-def write_memo(plan: Plan, *, reports: bool = False) -> int:
-    """Write what an exec'ed interpreter must know to a memory file, and return its descriptor, at the start."""
-    import marshal
-
-    target = plan.target
-    data = {
-        "policy": plan.policy.to_data(),
-        "kind": target.kind,
-        "target": target.value,
-        "argv": list(target.arguments),
-        "options": list(target.python_options),
-        "guarded": guarded(plan),
-        "reports": reports,
-    }
-    try:
-        memo = os.memfd_create("sandboxed-python", uapi.MFD_NOEXEC_SEAL)
-    except OSError:  # before Linux 6.3
-        memo = os.memfd_create("sandboxed-python", uapi.MFD_ALLOW_SEALING)
-    text = marshal.dumps(data, 2)
-    while text:
-        text = text[os.write(memo, text) :]
-    os.lseek(memo, 0, os.SEEK_SET)
-    import fcntl
-
-    # Nobody writes to it again: code that runs before the bootstrap could make it a program.
-    fcntl.fcntl(memo, uapi.F_ADD_SEALS, uapi.F_SEAL_ALL)
-    return memo
-
-
-def execute(plan: Plan, memo: int) -> None:
-    """Become the interpreter of the plan, already confined (the exec way).
-
-    Raises:
-        LaunchError: execve(2) failed.
-    """
-    if TYPE_CHECKING:
-        import signal as _signal
-    else:
-        import _signal
-
-    python = plan.target.python
-    boot = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "child", "boot_exec.py")
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # python ignored them at its own start
-        _signal.signal(number, _signal.SIG_DFL)
-    os.set_inheritable(memo, True)  # noqa: FBT003
-    try:
-        # The bootstrap reads the memory file; the words after it are for who looks at ps(1).
-        os.execv(python, [python, *plan.target.python_options, boot, str(memo), *plan.target.words])
-    except OSError as error:
-        message = f"exec {python}: {error.strerror}"
-        raise LaunchError(message) from error
 
 
 def report(channel: int, error: Exception) -> None:

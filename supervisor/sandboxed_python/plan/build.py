@@ -16,7 +16,6 @@ from sandboxed_python.plan.filters import AUDIT, QUIET, variant
 from sandboxed_python.plan.landlock import path_rules
 from sandboxed_python.plan.model import MapGate, Plan
 from sandboxed_python.policy.model import is_broad
-from sandboxed_python.policy.patterns import Matcher
 from sandboxed_python.policy.table import WASM_RUNTIMES
 
 TYPE_CHECKING = False
@@ -72,8 +71,9 @@ def build(  # noqa: PLR0913
         UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
     """
     protection = None
-    if policy.read or policy.write:
+    if policy.read or policy.write or policy.granted("child"):
         image.load("grants")
+    if policy.read or policy.write:
         from sandboxed_python.plan.protect import Protection
 
         protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))
@@ -196,20 +196,6 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths, written
         written=written[0],
         begun=written[1],
     )
-
-
-def narrowed_gate(gate: MapGate, policy: Policy) -> MapGate:
-    """Return what is left of a gate under a narrower policy.
-
-    What only the user's own grants put there goes with --allow-ffi: what comes without a flag covers the rest.
-    """
-    if not policy.granted("ffi"):
-        own = Matcher([grant for layer in policy.layers[-1:] for grant in layer.read if grant.implicit])
-        gate = gate.replace(
-            trees=tuple([path for path in gate.trees if own.matches(path)]),
-            files=tuple([path for path in gate.files if own.matches(path)]),
-        )
-    return gate if policy.granted("wasi") else gate.replace(open_to=())
 
 
 def existing(paths: tuple[str, ...]) -> tuple[str, ...]:

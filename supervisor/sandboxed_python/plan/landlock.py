@@ -1,7 +1,6 @@
 """From grants to Landlock rules.
 
-Runs in: supervisor. Landlock rules only ever allow, and they reach down the whole tree. What a grant leaves out (what
-``*`` doesn't write, what may not be executed because it may be written) is left out by granting the entries around it.
+Runs in: supervisor.
 """
 
 from __future__ import annotations
@@ -9,14 +8,13 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.kernel import landlock
-from sandboxed_python.plan.implicit import COMMAND, ENTRY, INTERPRETER
 from sandboxed_python.plan.model import PathRule
-from sandboxed_python.policy.model import KERNEL_TREES, OPEN_DEVICES, is_broad
+from sandboxed_python.policy.model import OPEN_DEVICES, is_broad
 from sandboxed_python.policy.patterns import within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
@@ -25,40 +23,7 @@ if TYPE_CHECKING:
     Written = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-# Reasons of implicit grants whose files a child process may execute; programs come besides (plan.implicit).
-EXECUTABLE = frozenset((COMMAND, ENTRY, INTERPRETER))
-
-
 TERMINALS = ("/dev/tty", "/dev/pts")
-
-
-def around(tree: str, left_out: Iterable[str], listing: Listing, prefixes: Iterable[str] = ()) -> list[str]:
-    """Return paths whose trees make up ``tree`` without ``left_out``, as far as they exist now.
-
-    Args:
-        tree: a directory.
-        left_out: paths to leave out, with all below.
-        listing: returns the names in a directory, as ``os.listdir``; a directory that it can't list is left out whole.
-        prefixes: what the names to leave out besides start with, also names that don't exist yet.
-    """
-    left_out, prefixes = tuple(left_out), tuple(prefixes)
-    if any(within(tree, path) for path in left_out) or tree.startswith(prefixes):
-        return []
-    inside = [path for path in left_out if within(path, tree)]
-    begun = [prefix for prefix in prefixes if within(prefix.rpartition("/")[0] or "/", tree)]
-    if not inside and not begun:
-        return [tree]
-    found: list[str] = []
-    try:
-        names = sorted(listing(tree))
-    except OSError:
-        return []
-    for name in names:
-        path = f"/{name}" if tree == "/" else f"{tree}/{name}"
-        if os.path.islink(path):
-            continue  # a link is judged by where it leads
-        found += around(path, inside, listing, begun)
-    return found
 
 
 def path_rules(
@@ -89,7 +54,9 @@ def path_rules(
 
     for grant in policy.write:
         if is_broad(grant):
-            for path in _broad_places(grant, policy, listing):
+            from sandboxed_python.plan import places
+
+            for path in places.broad(grant, policy, listing):
                 add(path, landlock.WRITE, implicit=True)
             for path in sorted(OPEN_DEVICES):
                 add(path, landlock.WRITE_FILE | _ioctl(path), implicit=True)
@@ -97,31 +64,16 @@ def path_rules(
             path = grant.paths[0]
             add(path, landlock.WRITE | _ioctl(path), grant.implicit)
     for grant in policy.read:
-        for path in _read_places(grant):
+        for path in read_places(grant):
             add(path, landlock.READ, grant.implicit)
     if policy.granted("child"):
-        for path in _executable(policy, programs, listing, written):
+        from sandboxed_python.plan import places
+
+        for path in places.executable(policy, programs, listing, written):
             add(path, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
     return tuple([PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()])
-
-
-def _executable(policy: Policy, programs: tuple[str, ...], listing: Listing, written: Written) -> Iterator[str]:
-    """Yield what child processes may execute: programs and what is granted for reading, unless it can be written."""
-    places, prefixes = _written(policy)
-    places += written[0]
-    prefixes += written[1]
-    everything = any(is_broad(grant) and grant.kind != "prefix" for grant in policy.write)
-    for grant in policy.read:
-        if grant.implicit and grant.reason not in EXECUTABLE:
-            continue
-        for tree in _read_places(grant):
-            # Under a write grant of everything, only what it leaves out can't be written.
-            if not everything or any(within(tree, path) for path in policy.protected):
-                yield from around(tree, places, listing, prefixes)
-    for tree in dict.fromkeys(os.path.realpath(tree) for tree in programs):
-        yield from around(tree, places, listing, prefixes)
 
 
 def _ioctl(path: str) -> int:
@@ -132,27 +84,8 @@ def _ioctl(path: str) -> int:
     return landlock.IOCTL_DEV if any(within(path, terminal) for terminal in TERMINALS) else 0
 
 
-def _read_places(grant: Grant) -> tuple[str, ...]:
+def read_places(grant: Grant) -> tuple[str, ...]:
+    """Return the trees and files that a read grant names, as far as a rule can be tied to them."""
     if grant.kind == "all":
         return ("/",)
     return grant.paths[:1] if grant.kind in ("tree", "path") else ()
-
-
-def _written(policy: Policy) -> tuple[list[str], list[str]]:
-    """Return the places, and the prefixes, that the user's grants make writable: nothing there may be executed.
-
-    Write grants of everything are left out: ``policy.protected`` tells what they don't reach.
-    """
-    grants = [grant for grant in policy.write if not grant.implicit]
-    places = [
-        path for grant in grants if grant.kind in ("tree", "path") and not is_broad(grant) for path in grant.paths
-    ]
-    return places, [path for grant in grants if grant.kind == "prefix" for path in grant.paths]
-
-
-def _broad_places(grant: Grant, policy: Policy, listing: Listing) -> list[str]:
-    """Return the trees of a write grant of everything, without the kernel's trees and the protected ones."""
-    left_out = (*KERNEL_TREES, *policy.protected)
-    if grant.kind in ("all", "tree"):
-        return around("/", left_out, listing)
-    return []  # a prefix such as /p*: the broker's

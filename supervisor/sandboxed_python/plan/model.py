@@ -109,6 +109,11 @@ class Plan(Frozen):
     machine: str
     inner: bool = False
 
+    @property
+    def guarded(self) -> bool:
+        """Tell whether the kernel itself refuses metadata of what isn't granted."""
+        return "stat" in self.notify_parts
+
     def to_data(self) -> dict[str, Any]:
         """Return the plan as dicts, lists, strings, numbers and bools."""
         data = self.as_dict()

@@ -41,8 +41,10 @@ from sandboxed_python.policy.contents import (
     type_name,
 )
 from sandboxed_python.policy.formats import SUFFIXES, encode
-from sandboxed_python.policy.model import Policy, union
-from sandboxed_python.policy.patterns import OSLookup, normalize, parse_grant
+from sandboxed_python.policy.model import Policy
+from sandboxed_python.policy.patterns import OSLookup, normalize
+from sandboxed_python.policy.spelling import parse_grant
+from sandboxed_python.policy.union import union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

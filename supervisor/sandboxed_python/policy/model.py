@@ -7,12 +7,12 @@ that the supervisor enforces.
 from __future__ import annotations
 
 from sandboxed_python.frozen import Frozen
-from sandboxed_python.policy.limits import Limits, strictest
+from sandboxed_python.policy.limits import Limits
 from sandboxed_python.policy.patterns import Grant, Matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from functools import cached_property
     from typing import Any
 else:
@@ -157,11 +157,6 @@ class Policy(Frozen):
         """Return who granted a switch, as far as it is known."""
         return tuple([origin for name, origin in self.origins if name == scope])
 
-    @staticmethod
-    def union(policies: Iterable[Policy]) -> Policy:
-        """Return the policy that grants what any of them grants (see the function ``union``)."""
-        return union(policies)
-
     def to_data(self) -> dict[str, Any]:
         """Return the policy as dicts, lists, strings and bools, for JSON or marshal."""
         data = self.as_dict()
@@ -202,34 +197,6 @@ def is_broad(grant: Grant) -> bool:
     """Tell whether a write grant covers a kernel tree from outside (``*``, ``/``, ``/p*``) rather than naming it."""
     heads = grant.prefixes
     return bool(heads) and any(tree.startswith(heads) for tree in KERNEL_TREES)
-
-
-def union(policies: Iterable[Policy]) -> Policy:
-    """Return the policy that grants what any of the given ones grants.
-
-    Enforcing wins over auditing, auditing over off. Of the options, the ones that were moved from their default win; of
-    the limits, the strictest.
-    """
-    every = list(policies)
-    modes = [policy.mode for policy in every]
-    return Policy(
-        mode="enforce" if "enforce" in modes else "audit" if "audit" in modes else "off",
-        read=_merge([policy.read for policy in every]),
-        write=_merge([policy.write for policy in every]),
-        scopes=frozenset().union(*[policy.scopes for policy in every]),
-        entrypoint=all(policy.entrypoint for policy in every),
-        best_effort=any(policy.best_effort for policy in every),
-        writable_runtime=any(policy.writable_runtime for policy in every),
-        warnings=all(policy.warnings for policy in every),
-        limits=strictest([policy.limits for policy in every]),
-        protected=tuple(dict.fromkeys([path for policy in every for path in policy.protected])),
-        sources=tuple(dict.fromkeys([name for policy in every for name in policy.sources])),
-        origins=tuple(dict.fromkeys([pair for policy in every for pair in policy.origins])),
-    )
-
-
-def _merge(lists: list[tuple[Grant, ...]]) -> tuple[Grant, ...]:
-    return tuple(dict.fromkeys([grant for grants in lists for grant in grants]))
 
 
 def _grant_to_data(grant: Grant) -> list[Any]:

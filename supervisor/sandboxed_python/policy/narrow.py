@@ -9,7 +9,8 @@ import os
 
 from sandboxed_python.policy.decide import drop
 from sandboxed_python.policy.model import Policy
-from sandboxed_python.policy.patterns import OSLookup, parse_grant
+from sandboxed_python.policy.patterns import OSLookup
+from sandboxed_python.policy.spelling import parse_grant
 from sandboxed_python.policy.table import BY_SCOPE
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ from sandboxed_python.frozen import Frozen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Protocol
+    from typing import NoReturn, Protocol
 
     class Lookup(Protocol):
         """The two questions that making a grant asks of the file system."""
@@ -154,53 +154,6 @@ def within(path: str, tree: str) -> bool:
     return tree in (path, "/") or path.startswith(tree + "/")
 
 
-def split_commas(value: str, origin: str = "") -> list[str]:
-    r"""Split a flag's value at its commas; ``\,`` is a literal comma, any other backslash is itself.
-
-    Raises:
-        UsageError: the value or a part of it is empty, or it holds a NUL. The message names ``origin``.
-    """
-    _refuse_nul(value, origin)
-    if "," not in value:
-        parts = [value]
-    elif "\\," not in value:
-        parts = value.split(",")
-    else:
-        # No path holds a NUL, so it can stand for the literal comma meanwhile.
-        parts = [part.replace("\0", ",") for part in value.replace("\\,", "\0").split(",")]
-    for part in parts:
-        if not part:
-            _refuse_empty(origin)
-    return parts
-
-
-def parse_grant(text: str, origin: str, cwd: str, lookup: Lookup) -> Grant:
-    """Make a grant of one path as a flag or a policy file gives it.
-
-    ``*`` is everything; a ``*`` elsewhere makes a prefix of what stands before the first one (``dir/*`` is the tree of
-    ``dir``, also while it doesn't exist); an existing directory is its tree; anything else is that path alone. Links
-    are resolved, for a prefix those of its directory part.
-
-    Raises:
-        UsageError: the text is empty or holds a NUL. The message names ``origin``.
-    """
-    if not text:
-        _refuse_empty(origin)
-    if text == "*":
-        return Grant(text=text, kind="all", origin=origin)
-    if "*" in text:
-        folder, head = _split_star(text)
-        if head is not None:
-            _refuse_nul(text, origin)
-            folders = _spellings(folder, cwd, lookup)
-            if not head:
-                return Grant(text=text, kind="tree", paths=folders, origin=origin)
-            paths = tuple([f"/{head}" if path == "/" else f"{path}/{head}" for path in folders])
-            return Grant(text=text, kind="prefix", paths=paths, origin=origin)
-        return literal_grant(folder, origin, cwd, lookup).replace(text=text)
-    return literal_grant(text, origin, cwd, lookup)
-
-
 def literal_grant(  # noqa: PLR0913
     path: str, origin: str, cwd: str, lookup: Lookup, *, implicit: bool = False, reason: str = ""
 ) -> Grant:
@@ -210,14 +163,14 @@ def literal_grant(  # noqa: PLR0913
         UsageError: the path is empty or holds a NUL. The message names ``origin``.
     """
     if not path:
-        _refuse_empty(origin)
-    _refuse_nul(path, origin)
-    paths = _spellings(path, cwd, lookup)
+        refuse_empty(origin)
+    refuse_nul(path, origin)
+    paths = spellings(path, cwd, lookup)
     kind = "tree" if lookup.is_dir(paths[0]) else "path"
     return Grant(text=path, kind=kind, paths=paths, origin=origin, implicit=implicit, reason=reason)
 
 
-def _spellings(path: str, cwd: str, lookup: Lookup) -> tuple[str, ...]:
+def spellings(path: str, cwd: str, lookup: Lookup) -> tuple[str, ...]:
     """Return the resolved path, and the unresolved one after it if that is another name of the same place."""
     real = resolve(path, cwd, lookup.readlink)
     spelled = normalize(path, cwd)
@@ -229,37 +182,15 @@ def _spellings(path: str, cwd: str, lookup: Lookup) -> tuple[str, ...]:
     return (real, spelled)
 
 
-def _split_star(text: str) -> tuple[str, str | None]:
-    """Split at the first ``*`` that no later ``..`` takes away: (folder, start of the name), or (path, None)."""
-    names = text.split("/")
-    first = next(index for index, name in enumerate(names) if "*" in name)
-    kept: list[str] = []
-    ups: list[str] = []
-    for name in names[first:]:
-        if name == "..":
-            if kept:
-                kept.pop()
-            else:
-                ups.append(name)
-        elif name and name != ".":
-            kept.append(name)
-    folder = [*names[:first], *ups]
-    head = None
-    for name in kept:
-        if "*" in name:
-            head = name[: name.index("*")]
-            break
-        folder.append(name)
-    return "/".join(folder) or ("/" if text[0] == "/" else "."), head
-
-
-def _refuse_empty(origin: str) -> None:
+def refuse_empty(origin: str) -> NoReturn:
+    """Refuse an empty path; ``origin`` is who gave it."""
     name = origin or "a list of paths"
     message = f"{name} requires an argument: an empty path is refused (is a shell variable unset?)"
     raise UsageError(message)
 
 
-def _refuse_nul(text: str, origin: str) -> None:
+def refuse_nul(text: str, origin: str) -> None:
+    """Refuse a path that holds a NUL; ``origin`` is who gave it."""
     if "\0" in text:
         message = f"{origin or 'a list of paths'}: {text!r} holds a NUL character, which no path can"
         raise UsageError(message)
