@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Row = tuple[str, bool, int, int, CodeType]
     Image = tuple[bytes, list[Row]]
 
-# What is needed by every start, by grants, by the broker, by a program that may start others, by a Python that it
-# has started. In the order of their imports: a module comes after what it imports.
+# What is needed by every start, by grants, by grants that leave something out, by the broker, by a program that may
+# start others, by a Python that it has started. In the order of their imports: a module comes after what it imports.
 # "" is the package itself.
 PARTS = {
     "start": (
@@ -36,7 +36,10 @@ PARTS = {
         "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "grants": (
-        "policy.spelling", "plan.places", "plan.mounts", "plan.protect",
+        "policy.spelling", "plan.mounts", "plan.protect",
+    ),
+    "places": (
+        "plan.places",
     ),
     "watch": (
         "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",

@@ -309,16 +309,25 @@ def test_a_granted_folder_may_come_by_renaming(tmp_path: pathlib.Path) -> None:
 
     def work() -> list[Any]:
         return [
+            outcome(lambda: os.unlink(target)),
+            outcome(lambda: os.rmdir(target)),
+            outcome(lambda: os.rename(target, tmp_path / "away")),
+            outcome(lambda: os.close(os.open(target, os.O_CREAT | os.O_WRONLY))),
+            outcome(lambda: os.rename(target, tmp_path / "away")),
+            outcome(lambda: os.close(os.open(target, os.O_CREAT | os.O_WRONLY))),
+            outcome(lambda: os.unlink(target)),
             outcome(lambda: os.rename(tmp_path / "link", target)),
             outcome(lambda: os.rename(tmp_path / "file", target)),
             outcome(lambda: os.rename(tmp_path / "made", target)),
             outcome(lambda: os.rename(tmp_path / "again", target)),
-            outcome(lambda: os.rename(target, tmp_path / "away")),
+            outcome(lambda: os.rename(target, tmp_path / "gone")),
         ]
 
     busy = Refused(errno.EBUSY)
-    assert serve(policy(every, every), work).value == [busy, busy, None, busy, busy]
-    assert sorted(os.listdir(tmp_path)) == ["again", "file", "link", "target"]
+    nothing = Refused(errno.ENOENT)
+    done = [nothing, nothing, nothing, None, None, None, None, busy, busy, None, busy, busy]
+    assert serve(policy(every, every), work).value == done
+    assert sorted(os.listdir(tmp_path)) == ["again", "away", "file", "link", "target"]
 
 
 def test_no_set_id_bits_no_devices_no_foreign_attributes(tmp_path: pathlib.Path) -> None:

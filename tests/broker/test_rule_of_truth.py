@@ -427,6 +427,8 @@ class World:
         assert self.bare.ready
         given = (*self.read, *self.write)
         self.roots: set[bytes] = {path for grant in given if grant.kind == "tree" for path in grant.paths}
+        # A link stands for the folder that it leads to, also while there is none.
+        self.roots |= {path for text in (*reads, *writes) if text[-2:] == b"/*" and os.path.islink(path := text[:-2])}
         self.named: set[bytes] = {path for grant in given if grant.kind != "prefix" for path in grant.paths}
 
     def leads_on(self, place: bytes) -> bool:

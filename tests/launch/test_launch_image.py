@@ -88,8 +88,9 @@ def walk(one, other):
         if hasattr(first, "co_code"):
             count += walk(first, second)
     return count
+from sandboxed_python import image_writer
 plain = compile(ast.parse(open(image.__file__).read()), "x", "exec", 0, True, 2)
-short = image._in_one_line(plain)
+short = image_writer._in_one_line(plain)
 print(walk(plain, short), len(short.co_linetable) < len(plain.co_linetable))
 """
     run(cache, "")

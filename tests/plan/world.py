@@ -15,6 +15,7 @@ from sandboxed_python.kernel.probe import Support
 from sandboxed_python.plan import build as building
 from sandboxed_python.plan import implicit
 from sandboxed_python.plan import landlock as planning
+from sandboxed_python.plan import places as leaving_out
 from sandboxed_python.plan import protect as protecting
 from sandboxed_python.plan import runtime as describing
 from sandboxed_python.plan.model import Plan, Target
@@ -132,7 +133,7 @@ class World:
         )
         fake = types.SimpleNamespace(path=path, environ=dict(environ), listdir=self.listdir, readlink=self.readlink)
         fake.getpid = lambda: SUPERVISOR
-        for module in (building, implicit, planning, describing, protecting):
+        for module in (building, implicit, planning, leaving_out, describing, protecting):
             monkeypatch.setattr(module, "os", fake)
         monkeypatch.setattr(protecting.Protection.__init__, "__defaults__", (self.mounted,))
         defaults = tuple(

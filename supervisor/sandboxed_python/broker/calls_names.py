@@ -44,7 +44,7 @@ def _at_name(request: Request, at: int, address: int, operation: Operation) -> A
     try:
         if not permits_path(request, entry.path):
             return DENIED
-        if operation in (_unlink, _rmdir) and entry.path in request.granted.roots:
+        if operation in (_unlink, _rmdir) and _stays(request, entry):
             return _BUSY
         request.confirm()
         operation(entry)
@@ -191,7 +191,7 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
             roots = request.granted.roots
             places = (source.path, target.path)
             # A granted folder that isn't there yet may come by this: what was there at the start can't have gone.
-            if source.path in roots or (target.path in roots and not _comes_to_be(source, target)):
+            if _stays(request, source) or (target.path in roots and not _comes_to_be(source, target)):
                 return _BUSY
             moved = (source, target) if exchange else (source,)
             if any(_leads_on(request, path) for path in places) and any(_is(entry, _S_IFLNK) for entry in moved):
@@ -213,6 +213,14 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
 def _comes_to_be(source: Entry, target: Entry) -> bool:
     """Tell whether a directory is moved to where nothing is, as far as one can see; see ``_is`` for races."""
     return not _kind(target) and _is(source, _S_IFDIR)
+
+
+def _stays(request: Request, entry: Entry) -> bool:
+    """Tell whether a granted folder, or a link to one, is at a place, as far as one can see; see ``_is`` for races.
+
+    Nothing, or a file, may be where a grant expects a folder (``--allow-fs-write=name/*``): that may go.
+    """
+    return entry.path in request.granted.roots and _kind(entry) in (_S_IFDIR, _S_IFLNK)
 
 
 def _is(entry: Entry, kind: int) -> bool:

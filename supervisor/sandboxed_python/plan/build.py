@@ -71,9 +71,8 @@ def build(  # noqa: PLR0913
         UnsupportedError: this kernel can't enforce the policy, and ``--best-effort`` was not given.
     """
     protection = None
-    if policy.read or policy.write or policy.granted("child"):
-        image.load("grants")
     if policy.read or policy.write:
+        image.load("grants")
         from sandboxed_python.plan.protect import Protection
 
         protection = Protection((runtime,) if supervisor is None else (supervisor, runtime))

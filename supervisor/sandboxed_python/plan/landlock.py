@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from sandboxed_python import image
 from sandboxed_python.kernel import landlock
 from sandboxed_python.plan.model import PathRule
 from sandboxed_python.policy.model import OPEN_DEVICES, is_broad
@@ -15,6 +16,7 @@ from sandboxed_python.policy.patterns import within
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from sandboxed_python.policy.model import Policy
     from sandboxed_python.policy.patterns import Grant
@@ -54,9 +56,7 @@ def path_rules(
 
     for grant in policy.write:
         if is_broad(grant):
-            from sandboxed_python.plan import places
-
-            for path in places.broad(grant, policy, listing):
+            for path in _places().broad(grant, policy, listing):
                 add(path, landlock.WRITE, implicit=True)
             for path in sorted(OPEN_DEVICES):
                 add(path, landlock.WRITE_FILE | _ioctl(path), implicit=True)
@@ -67,13 +67,19 @@ def path_rules(
         for path in read_places(grant):
             add(path, landlock.READ, grant.implicit)
     if policy.granted("child"):
-        from sandboxed_python.plan import places
-
-        for path in places.executable(policy, programs, listing, written):
+        for path in _places().executable(policy, programs, listing, written):
             add(path, landlock.EXECUTE | landlock.READ, implicit=True)
     for path in interpreter:
         add(path, landlock.EXECUTE | landlock.READ_FILE, implicit=True)
     return tuple([PathRule(path=path, rights=mask, optional=optional[path]) for path, mask in rights.items()])
+
+
+def _places() -> ModuleType:
+    """Load what few policies need: what is around what a grant leaves out."""
+    image.load("places")
+    from sandboxed_python.plan import places
+
+    return places
 
 
 def _ioctl(path: str) -> int:
