@@ -70,6 +70,7 @@ def rain(
     return sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["program", "supervisor", "group"])
 def test_a_pipeline_under_a_rain_of_signals(whom: str, tmp_path: pathlib.Path) -> None:
     support.need()

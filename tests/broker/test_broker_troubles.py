@@ -264,6 +264,7 @@ print(failed, os.stat(sys.argv[2]).st_nlink > 0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, SAID, 4 * SAID])
 def test_troubles_are_told_of_in_a_line_each(needs: Need, tmp_path: pathlib.Path, times: int) -> None:
     """The first few; then they are counted. The program goes on."""

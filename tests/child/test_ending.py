@@ -58,6 +58,7 @@ GRANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", LEFT.values(), ids=LEFT)
 def test_a_program_ends_as_under_plain_python(program: str, tmp_path: pathlib.Path, needs: Need) -> None:
     needs()

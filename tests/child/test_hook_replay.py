@@ -29,6 +29,7 @@ def check(python: str) -> None:
     assert {case for case, text in answers.items() if text} == set(NEEDS_KERNEL)
 
 
+@pytest.mark.slow
 def test_this_interpreter() -> None:
     check(sys.executable)
 

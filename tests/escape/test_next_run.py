@@ -58,6 +58,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("grant", "way"), WAYS)
 def test_by_a_folder_above(attacker: Attacker, grant: tuple[str, str, str, str], way: str) -> None:
     granted, there, named, opened = grant

@@ -72,6 +72,7 @@ class Victim:
 PID = "PID = int(open(READ + '/pid').read())\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BODIES if name not in IMPOSSIBLE])
 def test_another_process(attacker: Attacker, name: str) -> None:
     with contextlib.ExitStack() as stack:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.escape.attack import Attacker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "looked_at", [(), ("--limit-time=60s", "--limit-memory=1G", "--limit-output=1M"), ("--result",)]
 )

@@ -75,6 +75,7 @@ def test_sixteen_of_which_half_are_killed() -> None:
         counted.soon_nobody()
 
 
+@pytest.mark.slow
 def test_many_short_jobs_in_a_row() -> None:
     """They leave no process, zombie, descriptor, file or control group behind."""
     code = (
@@ -94,6 +95,7 @@ def test_many_short_jobs_in_a_row() -> None:
     eventually(lambda: files_of_ours() <= files, "no file is left", 20)
 
 
+@pytest.mark.slow
 def test_a_supervisor_does_not_gather_descriptors() -> None:
     """However many children, calls, refusals and new guards there are."""
     code = """
@@ -141,6 +143,7 @@ def switches(pid: int) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [[], ["-B"]], ids=["fork", "exec"])
 @pytest.mark.parametrize(
     "grants", [[], ["--allow-child-process"], ["--allow-net", "--allow-worker"]], ids=["none", "children", "net"]

@@ -63,6 +63,7 @@ def test_killed_while_it_answers() -> None:
                 counted.soon_nobody()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [[], ["-B"]], ids=["fork", "exec"])
 def test_stopped_and_continued(option: list[str]) -> None:
     """The job waits where it needs an answer, goes on where it doesn't, and each call is carried out once."""

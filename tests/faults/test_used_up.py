@@ -200,6 +200,7 @@ sys.exit(8)
 # Memory
 
 
+@pytest.mark.slow
 @WAYS
 def test_a_job_that_takes_all_memory(option: list[str]) -> None:
     code = """

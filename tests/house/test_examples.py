@@ -74,6 +74,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 FREE = {("services", "orders"), ("volumes", "out")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_schema_finds_every_misspelt_key(name: str) -> None:
     found = set(places(load(name))) - FREE

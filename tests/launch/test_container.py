@@ -201,6 +201,7 @@ def attempt(code: str, *, torn: bool) -> str:
     return f"{torn_out}\ntry:\n{lines}\nexcept (PermissionError, ImportError):\n    sys.exit(7)\nprint('did')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "way"), [*((name, "fork") for name in CASES), *((name, "exec") for name in BY_EXEC)])
 def test_denied_and_granted(inside: Attacker, name: str, way: str) -> None:
     case = CASES[name]
@@ -248,6 +249,7 @@ def reached(server: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("kind", "missing"), [("tcp", "--allow-net"), ("unix", "--allow-net"), ("unix", "--allow-fs-write={}/write/")]
@@ -279,6 +281,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("end", ENDS)
 def test_exit_codes(inside: Attacker, end: str, way: str) -> None:

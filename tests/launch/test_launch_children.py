@@ -70,6 +70,7 @@ def starts(how: str, code: str = TELL) -> str:
     return f"import os, subprocess, sys\npython, code = sys.executable, {code!r}\n{how}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("-B",)], ids=["fork", "exec"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_starting_one(way: str, options: tuple[str, ...], sandbox: support.Run) -> None:

@@ -41,6 +41,7 @@ def container(*words: str) -> Iterator[tuple[Started, int]]:
         yield program, children(program.pid).pop()
 
 
+@pytest.mark.slow
 @WAYS
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 41), (signal.SIGINT, 42), (signal.SIGHUP, 43)])
 def test_a_handler_ends_the_program_cleanly(option: list[str], number: int, code: int) -> None:

@@ -68,6 +68,7 @@ def many(name: str, program: Started, own: int) -> None:
             os.kill(pid, signal.SIGTERM)
 
 
+@pytest.mark.slow
 @WAYS
 @pytest.mark.parametrize("name", ["group", "one by one", "the job first"])
 def test_a_signal_to_all_comes_once(option: list[str], name: str) -> None:
@@ -80,6 +81,7 @@ def test_a_signal_to_all_comes_once(option: list[str], name: str) -> None:
     assert (ended.code, ended.stdout, ended.stderr) == (0, "SIGTERM\n" * 3, "")
 
 
+@pytest.mark.slow
 @WAYS
 def test_each_way_in_turn_comes_once(option: list[str]) -> None:
     """No signal is taken for another one that went to all a moment ago, and none is lost."""
@@ -145,6 +147,7 @@ time.sleep(1000)
         assert alive(program.pid)
 
 
+@pytest.mark.slow
 @WAYS
 def test_timeout_ends_a_job_gently(option: list[str]) -> None:
     """timeout(1) signals the command, and then its own group."""
@@ -234,6 +237,7 @@ def test_no_core_file_unless_the_program_wants_one(folder: str, option: list[str
 # Shells
 
 
+@pytest.mark.slow
 @WAYS
 def test_nohup(folder: str, option: list[str]) -> None:
     """In the background of a shell whose terminal is closed, it goes on and ends by itself."""

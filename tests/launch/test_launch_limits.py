@@ -121,6 +121,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"], ids=["waited", "ignored"])
 def test_cpu_counts_ended_children(sandbox: Run, folder: str, before: str) -> None:
     """Also those that the kernel adds to nobody, since their parent ignores their end."""
@@ -206,6 +207,7 @@ os.close(os.open({file!r} + str(os.getpid()), os.O_CREAT))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trick", ["None", "os.setsid()", "os.fork() and os._exit(0)"])
 def test_processes_hold_against_a_fork_bomb(sandbox: Run, folder: str, trick: str) -> None:
     """It is ended before it gets large, with all that it has started."""
@@ -384,6 +386,7 @@ def inside(sandbox: Run, *words: str) -> Finished:
     return sandbox(*grants, "-c", INNER, *installed(), "--permission", *words)
 
 
+@pytest.mark.slow
 def test_in_another_sandbox_time_is_limited(sandbox: Run) -> None:
     ended = inside(sandbox, "--limit-time=300ms")
     assert ended.stdout == f"{LIMIT}\n", ended.said

@@ -104,6 +104,7 @@ def test_a_terminal_shows_a_line_and_is_clean_at_the_end(sandbox: Run, columns: 
     assert (left.rows[0], left.rows[1], left.rows[9], left.bottom) == ("begin", " and end", "", 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
 def test_nothing_is_shown_elsewhere(sandbox: Run, term: str) -> None:
     """Not in a pipe; and on a terminal only if it knows how."""
@@ -116,6 +117,7 @@ def test_nothing_is_shown_elsewhere(sandbox: Run, term: str) -> None:
             assert screen.seen == "done\n"
 
 
+@pytest.mark.slow
 def test_the_line_makes_room_when_the_job_is_stopped(sandbox: Run) -> None:
     sandbox("-c", "0")
     size = "import fcntl, os, struct, termios\nfcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 10, 80, 0, 0))\n"

@@ -96,6 +96,7 @@ def test_code_named_by_the_environment_runs_only_inside(folder: str) -> None:
     assert (ended.code, ended.stdout, ended.stderr) == (0, "ran\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

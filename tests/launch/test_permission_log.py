@@ -297,6 +297,7 @@ def test_a_full_disk_stops_nothing(sandbox: Run, secret: str) -> None:
     assert ended.stderr.count("\n") == 2, ended.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["closed", "sleeping"])
 def test_nobody_who_reads_stops_nothing(folder: str, secret: str, reader: str) -> None:
     source, sink = os.pipe()
@@ -311,6 +312,7 @@ def test_nobody_who_reads_stops_nothing(folder: str, secret: str, reader: str) -
     assert folder
 
 
+@pytest.mark.slow
 def test_a_flood_makes_nothing_grow(sandbox: Run, folder: str, secret: str) -> None:
     """The supervisor's memory after many denials is what it was after some."""
     code = f"""
