@@ -206,6 +206,15 @@ def test_other_names_of_a_place(kind: str, path: str, names: set[tuple[str, str]
     assert set(found) == names
 
 
+@pytest.mark.parametrize("kind", ["proc", "cgroup2", "devpts", "rpc_pipefs", "nfsd", "functionfs", "smackfs", "xenfs"])
+def test_the_kernels_doors_are_known_wherever_they_are(kind: str) -> None:
+    """A second instance of devpts has other jobs' terminals; a pipe of rpc_pipefs speaks to the kernel."""
+    row = f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:21 / /srv/jail/x rw - {kind} none rw\n"
+    assert Mounts(parse(row.encode())).kernel == ("/srv/jail/x",)
+    at_home = row.replace("/srv/jail/x", "/dev/pts").replace(kind, "devpts")
+    assert Mounts(parse(at_home.encode())).kernel == ()  # the one at its place: terminals stay
+
+
 def test_a_hidden_mount_is_nowhere() -> None:
     """Something mounted over a folder on the way to it, or over it: the path leads to that."""
     over_the_way = rb"""

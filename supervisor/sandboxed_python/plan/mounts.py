@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 KERNEL_FILE_SYSTEMS = frozenset(
     (
         b"proc", b"sysfs", b"devtmpfs", b"debugfs", b"tracefs", b"securityfs", b"configfs", b"cgroup", b"cgroup2",
-        b"bpf", b"efivarfs", b"pstore", b"binfmt_misc", b"selinuxfs", b"fusectl", b"nsfs", b"resctrl",
+        b"bpf", b"efivarfs", b"pstore", b"binfmt_misc", b"selinuxfs", b"smackfs", b"fusectl", b"nsfs", b"resctrl",
+        b"devpts", b"nfsd", b"rpc_pipefs", b"functionfs", b"xenfs",
     )
 )  # fmt: skip
 
