@@ -42,9 +42,9 @@ PARTS = {
         "plan.places",
     ),
     "watch": (
-        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.paths", "broker.judge", "broker.later",
-        "broker.identity", "broker.answer", "broker.calls_read", "broker.calls_change", "broker.calls_names",
-        "broker.calls_open", "broker.gate", "broker.serve",
+        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.place", "broker.walk", "broker.paths",
+        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read",
+        "broker.calls_change", "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
     ),
     "inherit": (
         "child.inherit",

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandboxed_python.broker import paths
+from sandboxed_python.broker.place import BY_DESCRIPTOR, Entry, Place, same_root
 from sandboxed_python.broker.request import DeniedError, StoppedError
+from sandboxed_python.broker.walk import Walk
 from tests.broker import trees
 from tests.broker.harness import LONG, OwnRequest, bare, start
 from tests.broker.raw import AT_FDCWD, Refused, outcome
@@ -28,15 +30,12 @@ Found = tuple[int, int] | Refused
 def reached(request: OwnRequest, at: int, path: bytes, *, follow: bool, walk: bool, named: bool = True) -> Found:
     """Resolve by our own code: the object's device and inode, or the errno; ``named``: see that its path leads there."""
     try:
-        if walk:
-            place = paths.Walk(request, at, path, follow=follow).run()
-        else:
-            place = paths.find(request, at, path, follow=follow)
+        place = Walk(request, at, path, follow=follow).run() if walk else paths.find(request, at, path, follow=follow)
     except StoppedError as stop:
         return Refused(stop.number)
     except OSError as error:
         return Refused(error.errno or 0)
-    assert isinstance(place, paths.Place)
+    assert isinstance(place, Place)
     try:
         found = os.fstat(place.descriptor)
         if named:
@@ -104,7 +103,7 @@ def test_resolves_names_to_be_made_as_the_kernel(seed: int, tmp_path: pathlib.Pa
             number = error.number if isinstance(error, StoppedError) else error.errno
             assert made_by_the_kernel(path) == Refused(number or 0), path
             continue
-        assert isinstance(entry, paths.Entry), path
+        assert isinstance(entry, Entry), path
         try:
             assert not os.fsencode(entry.path).endswith((b"/.", b"/.."))
             there = entry.descriptor >= 0
@@ -212,7 +211,7 @@ def test_magic_links_of_others_are_closed(tmp_path: pathlib.Path) -> None:
 
 def test_another_root(tmp_path: pathlib.Path) -> None:
     if os.geteuid():
-        assert paths.same_root(OwnRequest())  # only root can have another one
+        assert same_root(OwnRequest())  # only root can have another one
         return
     jail = tmp_path / "jail"
     (jail / "etc").mkdir(parents=True)
@@ -254,7 +253,7 @@ def test_an_empty_path_means_the_descriptor(tmp_path: pathlib.Path) -> None:
     descriptor = os.open(tmp_path, os.O_PATH)
     request = OwnRequest()
     place = paths.find(request, descriptor, b"", empty=True)
-    assert (place.path, place.reached) == (os.fspath(tmp_path), paths.BY_DESCRIPTOR)
+    assert (place.path, place.reached) == (os.fspath(tmp_path), BY_DESCRIPTOR)
     place.close()
     with pytest.raises(FileNotFoundError):
         paths.find(request, descriptor, b"")

@@ -14,7 +14,8 @@ from sandboxed_python.broker.calls_socket import read_address
 from sandboxed_python.broker.gate import descriptor_path, may_map_path
 from sandboxed_python.broker.identity import call_as, foreign
 from sandboxed_python.broker.judge import NEEDS, judge_stop, needs_of_open, permits, permits_path
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, Entry, Place, below, find, find_entry, find_or_entry
+from sandboxed_python.broker.paths import find, find_entry, find_or_entry
+from sandboxed_python.broker.place import BY_DESCRIPTOR, BY_NAME, Entry, Place, below
 from sandboxed_python.broker.request import CONTINUE, DeniedError, GoneError, StoppedError, int32
 from sandboxed_python.kernel import notify, uapi
 from sandboxed_python.plan.build import filter_scopes

@@ -14,7 +14,8 @@ import os
 import resource
 
 from sandboxed_python.broker.judge import permits
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, PATH_FLAGS, Place, find
+from sandboxed_python.broker.paths import find
+from sandboxed_python.broker.place import BY_DESCRIPTOR, PATH_FLAGS, Place
 from sandboxed_python.broker.remote import status_flags
 from sandboxed_python.broker.request import DENIED, DONE, Answer, DeniedError, failure, int32, real_path
 from sandboxed_python.kernel import notify, uapi

@@ -13,7 +13,8 @@ import errno
 import os
 
 from sandboxed_python.broker.judge import NEEDS, permits, permits_path, whole_tree
-from sandboxed_python.broker.paths import ONE_STEP, Entry, find, find_entry
+from sandboxed_python.broker.paths import find, find_entry
+from sandboxed_python.broker.place import ONE_STEP, Entry
 from sandboxed_python.broker.remote import umask
 from sandboxed_python.broker.request import DENIED, DONE, Answer, DeniedError, failure
 from sandboxed_python.kernel import notify, uapi

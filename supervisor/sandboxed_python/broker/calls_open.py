@@ -15,17 +15,8 @@ import os
 from sandboxed_python.broker.calls_names import with_mask
 from sandboxed_python.broker.judge import needs_of_open, permits, permits_path
 from sandboxed_python.broker.later import later
-from sandboxed_python.broker.paths import (
-    BY_NAME,
-    Entry,
-    Place,
-    below,
-    find,
-    find_entry,
-    find_or_entry,
-    on_proc,
-    owner_of,
-)
+from sandboxed_python.broker.paths import find, find_entry, find_or_entry
+from sandboxed_python.broker.place import BY_NAME, Entry, Place, below, on_proc, owner_of
 from sandboxed_python.broker.remote import inside
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, failure, real_path
 from sandboxed_python.kernel import notify, uapi

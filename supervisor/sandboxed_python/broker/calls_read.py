@@ -12,7 +12,8 @@ import errno
 import os
 
 from sandboxed_python.broker.judge import permits
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, Place, find, on_proc, owner_of
+from sandboxed_python.broker.paths import find
+from sandboxed_python.broker.place import BY_DESCRIPTOR, Place, on_proc, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, OURS, Answer, DeniedError, failure, int32
 from sandboxed_python.kernel import notify, uapi

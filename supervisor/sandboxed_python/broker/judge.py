@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from sandboxed_python.broker.paths import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
+from sandboxed_python.broker.place import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import Answer, StoppedError, failure
 from sandboxed_python.kernel import notify, uapi
@@ -83,7 +83,7 @@ def _may_be_looked_up(request: Request, path: str) -> bool:
     """Tell whether the kernel would let the caller look a path up in procfs, where it asks who may trace the process.
 
     Contents are none of the supervisor's business there (the kernel itself opens them for the caller), and magic links
-    are followed for processes of the sandbox only (``paths.Walk``). This is about the folders whose very names tell.
+    are followed for processes of the sandbox only (``walk.Walk``). This is about the folders whose very names tell.
     """
     if not path.startswith("/proc/"):
         return True
