@@ -42,8 +42,8 @@ PARTS = {
         "plan.places",
     ),
     "watch": (
-        "kernel.notify", "broker", "broker.request", "broker.remote", "broker.place", "broker.walk", "broker.paths",
-        "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read",
+        "kernel.notify", "kernel.files", "broker", "broker.request", "broker.remote", "broker.place", "broker.walk",
+        "broker.paths", "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read",
         "broker.calls_change", "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
     ),
     "inherit": (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandboxed_python.broker import answer as answers
 from sandboxed_python.broker.request import Context
-from sandboxed_python.kernel import notify, process, seccomp, uapi
+from sandboxed_python.kernel import files, process, seccomp, uapi
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from tests.broker.operations import CALL_NUMBERS
@@ -231,4 +231,4 @@ class OwnRequest(answers.Request):
         """Say that the caller still waits."""
 
 
-assert notify.SIZEOF_STAT in uapi.SIZEOF_STAT
+assert files.SIZEOF_STAT in uapi.SIZEOF_STAT

@@ -18,7 +18,7 @@ from sandboxed_python.broker.paths import find
 from sandboxed_python.broker.place import BY_DESCRIPTOR, PATH_FLAGS, Place
 from sandboxed_python.broker.remote import status_flags
 from sandboxed_python.broker.request import DENIED, DONE, Answer, DeniedError, failure, int32, real_path
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, notify, uapi
 from sandboxed_python.record.wire import WIRE
 
 TYPE_CHECKING = False
@@ -126,7 +126,7 @@ def fchmod(request: Request) -> Answer:
 def _owner(uid: int, gid: int) -> Change:
     uid &= 0xFFFFFFFF
     gid &= 0xFFFFFFFF
-    return lambda place: notify.fchown(place.descriptor, uid, gid)
+    return lambda place: files.fchown(place.descriptor, uid, gid)
 
 
 def chown(request: Request) -> Answer:
@@ -157,7 +157,7 @@ def fchown(request: Request) -> Answer:
 
 
 def _times(packed: bytes | None) -> Change:
-    return lambda place: notify.utimens(place.descriptor, packed)
+    return lambda place: files.utimens(place.descriptor, packed)
 
 
 def _pack(*words: int) -> bytes:
@@ -245,12 +245,12 @@ def _setting(request: Request) -> Change:
     if size > uapi.XATTR_SIZE_MAX:
         raise OSError(errno.E2BIG, "")
     value = notify.read_memory(request.task, value_at, size)
-    return lambda place: notify.setxattr(place.descriptor, name, value, flags)
+    return lambda place: files.setxattr(place.descriptor, name, value, flags)
 
 
 def _removing(request: Request) -> Change:
     name = _attribute_name(request, request.arguments[1])
-    return lambda place: notify.removexattr(place.descriptor, name)
+    return lambda place: files.removexattr(place.descriptor, name)
 
 
 def setxattr(request: Request) -> Answer:

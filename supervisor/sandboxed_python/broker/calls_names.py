@@ -17,7 +17,7 @@ from sandboxed_python.broker.paths import find, find_entry
 from sandboxed_python.broker.place import ONE_STEP, Entry
 from sandboxed_python.broker.remote import umask
 from sandboxed_python.broker.request import DENIED, DONE, Answer, DeniedError, failure
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _mknod(request: Request, at: int, address: int, mode: int) -> Answer:
         return failure(errno.EPERM)  # no set-id bits, whatever is granted
 
     def make(entry: Entry) -> None:
-        with_mask(request, lambda: notify.mknod(entry.folder, entry.name, mode & 0o177777))
+        with_mask(request, lambda: files.mknod(entry.folder, entry.name, mode & 0o177777))
 
     return _at_name(request, at, address, make)
 
@@ -181,7 +181,7 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
     source = find_entry(request, old[0], old_path)
     try:
         # A folder that may not be searched fails before the other path is looked at.
-        if not permits_path(request, source.path) or notify.faccess(source.folder, os.X_OK, uapi.AT_EACCESS):
+        if not permits_path(request, source.path) or files.faccess(source.folder, os.X_OK, uapi.AT_EACCESS):
             return DENIED
         request.needs = target_needs
         request.resource = new_path
@@ -203,7 +203,7 @@ def _rename(request: Request, old: Where, new: Where, flags: int) -> Answer:
             if not all(whole_tree(request, path) for path in folders):
                 return failure(errno.EXDEV)
             request.confirm()
-            notify.rename(source.folder, source.name, target.folder, target.name, flags)
+            files.rename(source.folder, source.name, target.folder, target.name, flags)
             return DONE
         finally:
             target.close()
@@ -290,7 +290,7 @@ def _link(request: Request, old: Where, new: Where, flags: int) -> Answer:
             if _leads_on(request, target.path) and os.fstat(source.descriptor).st_mode & _S_IFMT == _S_IFLNK:
                 return DENIED
             request.confirm()
-            notify.link(source.descriptor, target.folder, target.name)
+            files.link(source.descriptor, target.folder, target.name)
             return DONE
         finally:
             target.close()

@@ -19,7 +19,7 @@ from sandboxed_python.broker.paths import find, find_entry, find_or_entry
 from sandboxed_python.broker.place import BY_NAME, Entry, Place, below, on_proc, owner_of
 from sandboxed_python.broker.remote import inside
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, failure, real_path
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _as_asked(opened: int, flags: int) -> int:
     """Take back the ``O_NONBLOCK`` that the caller didn't ask for."""
     if not flags & os.O_NONBLOCK:
         try:
-            notify.set_status_flags(opened, flags & ~os.O_NONBLOCK)
+            files.set_status_flags(opened, flags & ~os.O_NONBLOCK)
         except BaseException:
             os.close(opened)
             raise

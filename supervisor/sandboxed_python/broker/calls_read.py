@@ -16,7 +16,7 @@ from sandboxed_python.broker.paths import find
 from sandboxed_python.broker.place import BY_DESCRIPTOR, Place, on_proc, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, OURS, Answer, DeniedError, failure, int32
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, notify, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def _stat(request: Request, at: int, address: int, result: int, flags: int) -> A
     try:
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
-        notify.fstat(place.descriptor)
-        request.write_memory(result, notify.RESULT, notify.SIZEOF_STAT)
+        files.fstat(place.descriptor)
+        request.write_memory(result, files.RESULT, files.SIZEOF_STAT)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -62,7 +62,7 @@ def _stat(request: Request, at: int, address: int, result: int, flags: int) -> A
 
 def _fstat(request: Request, descriptor: int, result: int) -> Answer:
     """Answer for one of the caller's own descriptors, which is never judged. C libraries ask so after every open."""
-    number = notify.stat_of(request.task, descriptor) if descriptor >= 0 else errno.ENOENT
+    number = files.stat_of(request.task, descriptor) if descriptor >= 0 else errno.ENOENT
     if number == errno.ENOENT:
         request.confirm()
         number = errno.EBADF
@@ -70,7 +70,7 @@ def _fstat(request: Request, descriptor: int, result: int) -> Answer:
         raise OSError(number, "")
     if number:
         raise DeniedError  # we may not look: the caller has other ids
-    request.write_memory(result, notify.RESULT, notify.SIZEOF_STAT)
+    request.write_memory(result, files.RESULT, files.SIZEOF_STAT)
     return DONE
 
 
@@ -103,8 +103,8 @@ def statx(request: Request) -> Answer:
     try:
         if place.reached != BY_DESCRIPTOR and not permits(request, place):
             return DENIED
-        notify.statx(place.descriptor, flags & uapi.AT_STATX_SYNC_TYPE, mask)
-        request.write_memory(result, notify.RESULT, uapi.SIZEOF_STATX)
+        files.statx(place.descriptor, flags & uapi.AT_STATX_SYNC_TYPE, mask)
+        request.write_memory(result, files.RESULT, uapi.SIZEOF_STATX)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -123,7 +123,7 @@ def _access(request: Request, at: int, address: int, mode: int, flags: int) -> A
             request.needs = (*(("write",) if mode & os.W_OK else ()), *(("read",) if mode & os.R_OK else ()))
             if not request.granted.policy.granted("fs.metadata") and not permits(request, place):
                 return DENIED
-        number = notify.faccess(place.descriptor, mode, flags & uapi.AT_EACCESS)
+        number = files.faccess(place.descriptor, mode, flags & uapi.AT_EACCESS)
         return failure(number) if number else DONE
     finally:
         os.close(place.descriptor)
@@ -198,8 +198,8 @@ def statfs(request: Request) -> Answer:
     try:
         if not permits(request, place):
             return DENIED
-        notify.fstatfs(place.descriptor)
-        request.write_memory(result, notify.RESULT, uapi.SIZEOF_STATFS)
+        files.fstatfs(place.descriptor)
+        request.write_memory(result, files.RESULT, uapi.SIZEOF_STATFS)
         return DONE
     finally:
         os.close(place.descriptor)
@@ -220,7 +220,7 @@ def _getxattr(request: Request, follow: int, *, listing: bool) -> Answer:
             return _NO_ATTRIBUTES
         if not permits(request, place):
             return DENIED
-        length, data = notify.getxattr(place.descriptor, name, min(size, uapi.XATTR_SIZE_MAX))
+        length, data = files.getxattr(place.descriptor, name, min(size, uapi.XATTR_SIZE_MAX))
         request.write_bytes(result, data)
         return Answer(value=length)
     finally:

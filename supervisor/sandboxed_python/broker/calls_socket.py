@@ -34,7 +34,7 @@ from sandboxed_python.broker.later import later
 from sandboxed_python.broker.paths import find, find_entry
 from sandboxed_python.broker.remote import inside, status_flags
 from sandboxed_python.broker.request import CONTINUE, DENIED, DONE, Answer, failure, int32, remember
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, notify, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def connect(request: Request) -> Answer:
         if not permits(request, place):
             return DENIED
         request.confirm()
-        answer = _connect(request, descriptor, inode, notify.by_descriptor(place.descriptor), place.descriptor)
+        answer = _connect(request, descriptor, inode, files.by_descriptor(place.descriptor), place.descriptor)
         keep = answer.kind == Answer.NOTHING
         return answer
     finally:
@@ -277,7 +277,7 @@ def _connect_datagrams(request: Request, descriptor: int, inode: int, name: byte
         if not permits(request, place):
             return DENIED
         request.confirm()
-        path = notify.by_descriptor(place.descriptor)
+        path = files.by_descriptor(place.descriptor)
         sender = request.context.datagrams.get(inode)
         if sender is not None:
             sender.connect(path)
@@ -332,7 +332,7 @@ def _bind_path(request: Request, mine: _socket.socket, name: bytes) -> Answer:
         request.confirm()
         if entry.name == b"/":
             return failure(errno.EADDRINUSE)
-        path = notify.by_descriptor(entry.folder) + b"/" + entry.name
+        path = files.by_descriptor(entry.folder) + b"/" + entry.name
         try:
             with_mask(request, lambda: mine.bind(path))
         except FileExistsError:
@@ -382,7 +382,7 @@ def sendto(request: Request) -> Answer:
         if not permits(request, place):
             return DENIED
         request.confirm()
-        datagrams.send(message, notify.by_descriptor(place.descriptor))
+        datagrams.send(message, files.by_descriptor(place.descriptor))
         return Answer(value=size)
     finally:
         place.close()

@@ -13,7 +13,7 @@ import os
 
 from sandboxed_python.broker.remote import status
 from sandboxed_python.broker.request import CONTINUE, DeniedError
-from sandboxed_python.kernel import notify, process
+from sandboxed_python.kernel import files, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def call_as(request: Request, handler: Handler) -> Answer:
         process.set_capabilities(0, *held[1:])  # secure bits may have kept them (SECBIT_NO_SETUID_FIXUP)
         return handler(request)
     finally:
-        notify.set_thread_ids("setresuid", 0, 0, 0)
+        files.set_thread_ids("setresuid", 0, 0, 0)
         process.set_capabilities(*held)
-        notify.set_thread_ids("setresgid", *own_gids[:3])
-        notify.set_thread_groups(_numbers(own_status()[b"Groups"]))
+        files.set_thread_ids("setresgid", *own_gids[:3])
+        files.set_thread_groups(_numbers(own_status()[b"Groups"]))
 
 
 def _call_with_less(request: Request, handler: Handler, theirs: int) -> Answer:
@@ -107,9 +107,9 @@ OPENING = frozenset(("open_", "openat", "creat"))
 
 def _become(uid: int, gid: int, groups: bytes) -> None:
     try:
-        notify.set_thread_groups(_numbers(groups))
-        notify.set_thread_ids("setresgid", gid, gid, _KEEP)
-        notify.set_thread_ids("setresuid", uid, uid, 0)
+        files.set_thread_groups(_numbers(groups))
+        files.set_thread_ids("setresgid", gid, gid, _KEEP)
+        files.set_thread_ids("setresuid", uid, uid, 0)
     except OSError as error:
         raise DeniedError from error
 

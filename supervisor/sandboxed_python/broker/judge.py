@@ -12,7 +12,7 @@ import os
 from sandboxed_python.broker.place import BY_DESCRIPTOR, BY_NAME, DELETED, Place, below, owner_of
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import Answer, StoppedError, failure
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _permits_nameless(request: Request, place: Place) -> bool:
 
 def _is_called(place: Place, path: str) -> bool:
     """Tell whether a path, without following any link, leads to the place's own object."""
-    there = notify.open_path(uapi.AT_FDCWD, os.fsencode(path), notify.STRAIGHT_NO_FOLLOW)
+    there = files.open_path(uapi.AT_FDCWD, os.fsencode(path), files.STRAIGHT_NO_FOLLOW)
     if there < 0:
         return False
     try:

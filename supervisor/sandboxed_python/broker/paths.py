@@ -33,7 +33,7 @@ from sandboxed_python.broker.place import (
 )
 from sandboxed_python.broker.request import OURS, StoppedError, int32
 from sandboxed_python.broker.walk import Walk
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 from sandboxed_python.kernel.calls import get_errno
 
 TYPE_CHECKING = False
@@ -67,12 +67,12 @@ def find(request: Request, at: int, path: bytes, *, follow: bool = True, empty: 
         return arrived(descriptor, BY_DESCRIPTOR if at != uapi.AT_FDCWD else BY_NAME)
     at = int32(at)
     if same_root(request):
-        how = notify.FOLLOW if follow else notify.NO_FOLLOW
+        how = files.FOLLOW if follow else files.NO_FOLLOW
         if path[0] == 47:  # "/"
-            descriptor = notify.open_path(uapi.AT_FDCWD, path, how)
+            descriptor = files.open_path(uapi.AT_FDCWD, path, how)
         else:
             base = open_folder(request, at)
-            descriptor = notify.open_path(base, path, how)
+            descriptor = files.open_path(base, path, how)
             os.close(base)
         if descriptor >= 0:
             place = arrived(descriptor)
@@ -101,7 +101,7 @@ def _find_straight(request: Request, path: bytes, *, follow: bool) -> Place | No
         straight[path] = spelled
     if not spelled or not (request.task in request.context.rooted or same_root(request)):
         return None
-    descriptor = notify.open_path(uapi.AT_FDCWD, path, notify.STRAIGHT if follow else notify.STRAIGHT_NO_FOLLOW)
+    descriptor = files.open_path(uapi.AT_FDCWD, path, files.STRAIGHT if follow else files.STRAIGHT_NO_FOLLOW)
     if descriptor >= 0:
         return Place(descriptor, spelled)
     if get_errno() == errno.ELOOP:

@@ -11,7 +11,7 @@ import os
 
 from sandboxed_python.broker.remote import read_file
 from sandboxed_python.broker.request import OURS, DeniedError, StoppedError, real_path
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def owner_of(path: str) -> int:
 
 def on_proc(place: Place) -> bool:
     """Tell whether a place lies in a procfs."""
-    return notify.fstatfs(place.descriptor) == uapi.PROC_SUPER_MAGIC
+    return files.fstatfs(place.descriptor) == uapi.PROC_SUPER_MAGIC
 
 
 def arrived(descriptor: int, reached: int = BY_NAME) -> Place:

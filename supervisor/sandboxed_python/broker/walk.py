@@ -30,7 +30,7 @@ from sandboxed_python.broker.place import (
 )
 from sandboxed_python.broker.remote import inside, thread_group
 from sandboxed_python.broker.request import OURS, DeniedError, StoppedError, real_path
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import files, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Walk:
         if last:
             self._refuse_unprotected(name, link)
         text = b""
-        if notify.fstatfs(link) == uapi.PROC_SUPER_MAGIC:
+        if files.fstatfs(link) == uapi.PROC_SUPER_MAGIC:
             text = self._proc_link(name)
             if not text:
                 return
