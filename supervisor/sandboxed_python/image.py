@@ -31,9 +31,9 @@ PARTS = {
         "policy.decide", "kernel", "kernel.landlock", "kernel.uapi", "kernel.calls", "kernel.process", "kernel.probe",
         "kernel.seccomp", "kernel.fstat", "plan", "plan.model", "plan.runtime", "plan.implicit", "plan.landlock",
         "plan.filters", "plan.build", "record", "record.wire", "launch", "launch.exits", "launch.guard",
-        "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.wrap", "child.hook",
-        "child.permission", "child.ending", "child.traces", "child.runner", "child.boot", "launch.start",
-        "launch.supervise", "cli", "cli.args", "cli.main",
+        "launch.session", "launch.confine", "child", "child.events", "child.raising", "child.libraries", "child.wrap",
+        "child.hook", "child.permission", "child.ending", "child.traces", "child.runner", "child.boot",
+        "launch.start", "launch.supervise", "cli", "cli.args", "cli.main",
     ),
     "grants": (
         "policy.spelling", "plan.mounts", "plan.protect",
@@ -51,8 +51,8 @@ PARTS = {
     ),
     "again": (
         "", "image", "errors", "frozen", "policy", "policy.table", "policy.patterns", "policy.limits", "policy.model",
-        "policy.decide", "child", "child.events", "child.raising", "child.wrap", "child.hook", "child.permission",
-        "child.traces", "child.inherit", "child.boot_child",
+        "policy.decide", "child", "child.events", "child.raising", "child.libraries", "child.wrap",
+        "child.hook", "child.permission", "child.traces", "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
 FOLDER = os.path.dirname(os.path.abspath(__file__))

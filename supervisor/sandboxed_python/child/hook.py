@@ -11,6 +11,7 @@ import sys
 
 from sandboxed_python.child import wrap
 from sandboxed_python.child.events import EITHER, EVENTS, FOLLOW, ITSELF, READ, WRITE
+from sandboxed_python.child.libraries import preload
 from sandboxed_python.child.raising import Raiser, Slot
 from sandboxed_python.errors import AccessDeniedError
 from sandboxed_python.policy.decide import Request, decide
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     KernelSide = Callable[[], Callable[[Policy, Policy, Callable[[], None]], None]]
 # The originals: wrap.py replaces what os offers.
 _getcwd = os.getcwd
-_listdir = os.listdir
 _readlink = os.readlink
 _stat = os.stat
 _fsdecode = os.fsdecode
@@ -314,33 +314,6 @@ def _visible(path: str, links: int) -> bool:
     except (OSError, ValueError):
         return True
     return True
-
-
-# Not for programs, or with libraries and a terminal of their own.
-_NOT_LOADED = ("_test", "_tkinter", "_ctypes_test", "_curses", "_xx", "readline", "xx")
-
-
-def preload(folder: str) -> None:
-    """Load the interpreter's extension modules, and what libc needs when a thread ends, into memory.
-
-    Without ``--allow-addons`` the kernel lets libraries be loaded only while the process has one thread. What can't be
-    loaded is left out.
-
-    Args:
-        folder: where the extension modules are; ``""`` if there is none.
-    """
-    try:
-        from _ctypes import dlopen
-
-        names = _listdir(folder) if folder else []
-    except (ImportError, OSError):
-        return
-    paths = [f"{folder}/{name}" for name in names if name.endswith(".so") and not name.startswith(_NOT_LOADED)]
-    for path in [*paths, "libgcc_s.so.1"]:
-        try:
-            dlopen(path, os.RTLD_LAZY)
-        except OSError:
-            continue
 
 
 class Hooks:

@@ -152,6 +152,6 @@ def _load_own() -> None:
     """Load the interpreter's own extension modules, as long as files may be mapped as code."""
     import sys
 
-    from sandboxed_python.child.hook import preload
+    from sandboxed_python.child.libraries import preload
 
     preload(next((path for path in sys.path if path.endswith("/lib-dynload")), ""))
