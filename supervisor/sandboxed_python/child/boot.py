@@ -39,6 +39,7 @@ class Program:
         baseline: frozenset[str] | None = None,
         compiler: Callable[[bytes, str], CodeType] | None = None,
         kernel: KernelSide | None = None,
+        opener: Callable[[bytes], int] | None = None,
         reports: bool = False,
     ) -> None:
         """Look at what will be needed.
@@ -51,9 +52,10 @@ class Program:
             baseline: in a fork, the modules that a plain interpreter has loaded at this point.
             compiler: see ``runner.Start``.
             kernel: see ``hook.Hooks``.
+            opener: likewise.
             reports: the supervisor wants to know of denials.
         """
-        self.hooks = hook.Hooks(policy, guarded=guarded, kernel=kernel)
+        self.hooks = hook.Hooks(policy, guarded=guarded, kernel=kernel, opener=opener)
         judge = self.hooks.judge
         self.permission = permission.Permission(policy, self.hooks.narrow, judge)
         judge.reports = reports

@@ -323,13 +323,21 @@ class Hooks:
         judge: judges events.
     """
 
-    def __init__(self, policy: Policy, *, guarded: bool, kernel: KernelSide | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        guarded: bool,
+        kernel: KernelSide | None = None,
+        opener: Callable[[bytes], int] | None = None,
+    ) -> None:
         """Make everything: before a fork, it needs no copies of shared pages, and looking at files costs nothing.
 
         Args:
             policy: the effective policy.
             guarded: the kernel itself refuses metadata (stat, access, readlink) of what isn't granted.
             kernel: loads and returns what has the kernel take something away (``launch.narrow.narrow``).
+            opener: opens files for reading (``kernel.calls.reading_opener``), where nobody is asked about ``fstat()``.
         """
         self.judge = judge = Judge(policy, guarded=guarded)
         find = judge.rows.get
@@ -351,7 +359,7 @@ class Hooks:
                     arm(event, error)
 
         self._hooks = hook, raiser.hook
-        self._wrappers = wrap.Wrappers(judge, guarded=guarded)
+        self._wrappers = wrap.Wrappers(judge, guarded=guarded, opener=opener)
         self._kernel = kernel
 
     def install(self) -> None:

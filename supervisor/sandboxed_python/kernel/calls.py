@@ -116,6 +116,16 @@ def script_compiler() -> Callable[[bytes, str], CodeType]:
     return lambda source, name: found(source, name, _FILE_INPUT, None, -1)
 
 
+def reading_opener() -> Callable[[bytes], int]:
+    """Return a function that opens a path (without a NUL) for reading, without an audit event and without waiting.
+
+    It returns a close-on-exec descriptor, or one of over 31 bits: open(2) failed (to ask why is an audit event).
+    """
+    opened = function("open", Pointer, Long, Long)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return lambda path: opened(path, flags, 0) & 0xFFFFFFFF
+
+
 # Py_file_input of Include/compile.h.
 _FILE_INPUT = 257
 

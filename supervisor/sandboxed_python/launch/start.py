@@ -12,7 +12,7 @@ import sys
 from sandboxed_python.child import boot
 from sandboxed_python.errors import KernelError, LaunchError, SandboxError
 from sandboxed_python.kernel import process
-from sandboxed_python.kernel.calls import script_compiler
+from sandboxed_python.kernel.calls import reading_opener, script_compiler
 from sandboxed_python.launch.confine import Prepared, confine
 from sandboxed_python.launch.guard import Guard
 from sandboxed_python.launch.session import Session
@@ -59,6 +59,7 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
                 guarded=plan.guarded,
                 baseline=baseline,
                 compiler=script_compiler(),
+                opener=reading_opener() if plan.fstat_passes else None,
                 kernel=kernel_side,
                 reports=reports,
             )
