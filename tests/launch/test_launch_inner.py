@@ -202,6 +202,38 @@ def test_what_nobody_guards_is_refused_or_said(nested: Callable[..., support.Fin
         assert ("not enforced: stat: " in ended.stderr) is (flag == "--best-effort"), ended.said
 
 
+AROUND = """
+import subprocess, sys
+ended = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(ended.returncode, ended.stderr, ended.stdout)
+"""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("--permission-audit", "--permission", "only watches (--permission-audit): nothing can be enforced in it"),
+        ("--permission-audit", "--permission-audit", "watches already, by its own grants: no other one can in it"),
+        ("--permission", "--permission-audit", "enforces, so nothing can be only watched in it"),
+    ],
+)
+@pytest.mark.parametrize("effort", [(), ("--best-effort",)])
+def test_watching_and_enforcing_do_not_mix(
+    case: tuple[str, str, str], effort: tuple[str, ...], run: support.Run, needs: support.Need
+) -> None:
+    """Refused, with that reason and not with one about the kernel; nothing is run. Two that enforce do."""
+    outer, inner, says = case
+    needs(landlock=6, notify=True)
+    words = [*support.installed(), inner, *effort, "-c", "print('it ran')"]
+    ended = run(outer, "--allow-child-process", "--no-warnings", "-c", AROUND, *words)
+    assert ended.stdout.startswith("125 "), ended.said
+    assert says in ended.stdout, ended.said
+    assert "it ran" not in ended.stdout, ended.said
+    twin = [word if word != "--permission-audit" else "--permission" for word in words]
+    ended = run("--permission", "--allow-child-process", "--no-warnings", "-c", AROUND, *twin)
+    assert ended.stdout == "0  it ran\n\n", ended.said
+
+
 def test_native_code_of_the_outer_one(nested: Callable[..., support.Finished], place: str) -> None:
     """Where the outer sandbox has no gate for code, the inner one maps none; unless it starts programs: refused."""
     look = """

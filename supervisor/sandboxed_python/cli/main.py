@@ -204,6 +204,8 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "", *, lo
     elif not fork:
         target = target.replace(python=sys.executable)
     outer = around()
+    if outer:
+        outer.check(policy)
     plan = build(
         policy,
         target,

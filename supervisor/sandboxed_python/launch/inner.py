@@ -54,18 +54,29 @@ class Outer:
         """Return what can be done here: Landlock doesn't answer to confined tasks, but its supervisor uses it."""
         return found.replace(landlock=self.abi, landlock_error="")
 
+    def check(self, policy: Policy) -> None:
+        """See whether a policy of this kind can be one within this sandbox at all.
+
+        Raises:
+            UnsupportedError: one of the two enforces and the other only watches, or both do that.
+        """
+        watches, wanted = self.policy.mode != "enforce", policy.mode
+        if wanted == "enforce" and watches:
+            message = "the sandbox around this one only watches (--permission-audit): nothing can be enforced in it"
+            raise UnsupportedError(message)
+        if wanted == "audit":
+            message = "the sandbox around this one watches already, by its own grants: no other one can in it"
+            if not watches:
+                message = "the sandbox around this one enforces, so nothing can be only watched in it"
+            message = f"--permission-audit: {message}"
+            raise UnsupportedError(message)
+
     def fit(self, plan: Plan) -> Plan:
-        """Return the plan within this sandbox.
+        """Return the plan within this sandbox; its policy has passed ``check``.
 
         Raises:
             UnsupportedError: the supervisor isn't asked about what this plan needs, and ``--best-effort`` wasn't given.
         """
-        if self.policy.mode != "enforce":
-            message = "the sandbox around this one only watches (--permission-audit): nothing can be enforced in it"
-            raise UnsupportedError(message)
-        if plan.policy.mode != "enforce":
-            message = "--permission-audit: the sandbox around this one enforces, so nothing can be only watched in it"
-            raise UnsupportedError(message)
         inside = narrowed(self.policy, plan.policy)
         if plan.way == "exec" and not inside.granted("child"):
             message = (
