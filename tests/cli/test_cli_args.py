@@ -146,11 +146,21 @@ def test_values_in_one_word_or_two(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", sorted(VALUES))
-@pytest.mark.parametrize("words", [["{}="], ["{}", ""], ["{}"], ["{}", "--permission"], ["{}", "--", "x"]])
+@pytest.mark.parametrize("words", [["{}="], ["{}", ""], ["{}"], ["{}", "--permission"], ["{}", "--", "x"], ["{}", "-c", "0"]])
 def test_a_missing_or_empty_value_is_refused(flag: str, words: list[str]) -> None:
     text = refused("--permission", *[word.format(flag) for word in words])
     assert text.startswith(flag)
     assert "requires an argument" in text
+
+
+def test_a_dash_is_the_logs_stderr_and_nobody_elses_value() -> None:
+    """What else begins with one is a value after ``=`` only."""
+    assert parsed("--permission", "--permission-log", "-", "j.py").log == "-"
+    assert reads(parsed("--permission", "--allow-fs-read=-c", "j.py")) == reads(
+        parsed("--permission", "--allow-fs-read=./-c", "j.py")
+    )
+    for flag in sorted(VALUES - {"--permission-log"}):
+        assert refused("--permission", flag, "-", "j.py").startswith(f"{flag} requires an argument")
 
 
 @pytest.mark.parametrize("flag", ["--allow-fs-read", "--allow-fs-write"])

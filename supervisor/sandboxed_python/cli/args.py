@@ -130,7 +130,8 @@ class _Parser:
         if flag in VALUES:
             if not equals:
                 at += 1
-                if at >= len(words) or words[at][:2] == "--":
+                # As in Node, another option isn't taken for the value that was forgotten; after = it is one.
+                if at >= len(words) or (words[at][:1] == "-" and (flag, words[at]) != ("--permission-log", "-")):
                     message = f"{_named(flag, origin)} requires an argument"
                     raise UsageError(message)
                 value = words[at]
