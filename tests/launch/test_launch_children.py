@@ -334,6 +334,70 @@ def test_shared_memory_needs_a_grant_and_says_so(name: str, sandbox: support.Run
         assert ended.stdout == f"{text}\n", (grants, ended.said)
 
 
+STARTS = {
+    "a lock's resource tracker": "multiprocessing.get_context('spawn').Lock()",
+    "spawn": "from multiprocessing import util; os.waitpid(util.spawnv_passfds(PROGRAM, [PROGRAM], ()), 0)",
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_what_multiprocessing_starts_needs_a_grant_and_says_so(name: str, sandbox: support.Run) -> None:
+    """No audit event tells of these; also after a drop, and torn out nothing is started either."""
+    for grants, drop, refused in (
+        ((), "", True),
+        (("--allow-child-process",), "sys.permission.drop('child')", True),
+        (("--allow-child-process",), "", False),
+    ):
+        code = textwrap.dedent(f"""
+            import multiprocessing, os, sys
+            PROGRAM = b"/bin/true"
+            said = []
+            sys.permission.subscribe(lambda message: said.append(message.permission))
+            {drop}
+            del said[:]
+            try: {STARTS[name]}
+            except Exception as error:
+                program = getattr(error, "resource", "")
+                print(type(error).__name__, error.flag, os.path.basename(program)[:6], said)
+            else: print("done", said)
+        """)
+        ended = sandbox(*SHARED, *grants, "-c", code)
+        program = "true" if name == "spawn" else "python"
+        want = f"AccessDeniedError --allow-child-process {program} ['ChildProcess']" if refused else "done []"
+        assert ended.stdout == f"{want}\n", (grants, drop, ended.said)
+
+
+def test_around_the_wrapper_nothing_is_started(sandbox: support.Run, folder: str) -> None:
+    made = os.path.join(folder, "made")
+    # The original, as it was before anything was put in its place.
+    code = textwrap.dedent(f"""
+        import _imp, _frozen_importlib, os, sys
+        spec = _frozen_importlib.ModuleSpec("_posixsubprocess", None, origin="built-in")
+        if "_posixsubprocess" in sys.builtin_module_names:
+            module = _imp.create_builtin(spec)
+        else:
+            import _posixsubprocess as there
+            spec.origin = there.__file__
+            module = _imp.create_dynamic(spec)
+        words = [b"/bin/sh", b"-c", b": > {made}"]
+        import multiprocessing.util as util
+        print(module.fork_exec.__class__.__name__)
+        sys.modules["_posixsubprocess"] = module
+        try:
+            pid = util.spawnv_passfds(b"/bin/sh", words, ())
+        except OSError as error:
+            print(type(error).__name__, error.errno)
+        else:
+            os.waitpid(pid, 0)
+    """)
+    ended = sandbox(f"--allow-fs-write={folder}", "-c", code)
+    assert ended.stdout == "builtin_function_or_method\nPermissionError 1\n", ended.said
+    assert not os.path.exists(made)
+    ended = sandbox(f"--allow-fs-write={folder}", "--allow-child-process", "-c", code)
+    assert ended.stdout == "builtin_function_or_method\n", ended.said
+    assert os.path.exists(made), ended.said
+
+
 def test_dressed_semaphores_are_semaphores(sandbox: support.Run) -> None:
     code = (
         "import pickle, _multiprocessing, multiprocessing.synchronize as s; lock = s.Lock(ctx=__import__('multiprocessing').get_context());\n"

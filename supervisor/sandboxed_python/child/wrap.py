@@ -1,4 +1,4 @@
-"""Wrappers of functions that raise no audit event: ``os.stat`` and its family, ``os.mkfifo``, thread start, semaphores.
+"""Wrappers of functions that raise no audit event: the ``os.stat`` family, ``mkfifo``, threads, semaphores, fork_exec.
 
 Runs in: child. They keep name, documentation, signature and module of what they wrap. Their code names ``<frozen os>``
 as its file and their globals nothing, so that a traceback shows nothing of this package. ``importlib`` keeps the
@@ -269,8 +269,7 @@ def modules(judge: Judge) -> dict[str, Callable[[Any], None]]:
     for name in INTERPRETERS:
         found[name] = lambda module: _refuse(module, "create", judge)
     inherit = _inheritance(judge)
-    if inherit is not None:
-        found["_posixsubprocess"] = lambda module: _wrap_fork_exec(module, inherit)
+    found["_posixsubprocess"] = lambda module: _wrap_fork_exec(module, judge, inherit)
     return found
 
 
@@ -293,10 +292,30 @@ def _refuse(module: Any, name: str, judge: Judge) -> None:
     setattr(module, name, dress(refused, real))
 
 
-def _wrap_fork_exec(module: Any, inherit: Any) -> None:
+def _wrap_fork_exec(module: Any, judge: Judge, inherit: Any) -> None:
+    """Judge the start of a program where no event tells of it; ``inherit``: have a Python that is started get the hook.
+
+    ``subprocess`` raises an event before it comes here; multiprocessing, for its resource tracker and for what the
+    start methods spawn and forkserver run, comes here alone.
+    """
     real = module.fork_exec
-    module.fork_exec = wrapper = dress(inherit.fork_exec(module), real)
-    inherit.reach_subprocess(real, wrapper)
+    start = inherit.fork_exec(module) if inherit is not None else real
+    refusal, caller, fsdecode = judge.refusal, sys._getframe, os.fsdecode
+
+    def fork_exec(*arguments: Any) -> Any:
+        if caller(1).f_globals.get("__name__") != "subprocess":
+            try:
+                program = fsdecode(arguments[1][0])
+            except (LookupError, TypeError):  # the call itself says what is wrong
+                program = ""
+            error = refusal("child", program)
+            if error is not None:
+                raise error
+        return start(*arguments)
+
+    module.fork_exec = wrapper = dress(fork_exec, real)
+    if inherit is not None:
+        inherit.reach_subprocess(real, wrapper)
 
 
 def _wrap_semaphores(module: Any, judge: Judge) -> None:
