@@ -14,7 +14,7 @@ from tests.launch.plain import confined, plain, plain_python, same
 from tests.support import execute, installed
 
 if TYPE_CHECKING:
-    from tests.support import Need
+    from tests.support import Need, Run
 
 # The way in which a program starts: in a fork of the supervisor's interpreter, or in one that is exec'ed.
 WAYS = pytest.mark.parametrize("option", [(), ("-Wdefault",)], ids=["fork", "exec"])
@@ -649,3 +649,64 @@ def test_unittest_and_doctest_find_main(folder: str, option: Option) -> None:
 def test_the_hook_leaves_no_trace_but_its_object() -> None:
     source = "import sys; print(sorted(set(dir(sys)) - {'permission'}), sorted(vars(__builtins__)), sorted(dir(__import__('os'))))"
     same("-c", source)
+
+
+# What an import can't find
+
+PLACES = "It was not looked for in {}. Use --allow-fs-read to manage permissions."
+
+
+@WAYS
+def test_an_import_that_finds_nothing_names_the_folders_that_may_not_be_read(
+    folder: str, option: Option, sandbox: Run
+) -> None:
+    """Granting the module's file alone is not enough: the import system lists the folder. Its twin is the folder's."""
+    write(folder, "mine.py", "print('mine')")
+    job = write(folder, "job.py", "import mine")
+    for grants in ((), (f"--allow-fs-read={folder}/mine.py",)):
+        ended = sandbox(*option, *grants, job)
+        assert ended.code == 1, ended.said
+        assert ended.stderr.splitlines()[-2:] == [
+            "ModuleNotFoundError: No module named 'mine'",
+            PLACES.format(repr(folder)),
+        ]
+    ended = sandbox(*option, f"--allow-fs-read={folder}", job)
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "mine\n", ""), ended.said
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json.none",
+        "raise ModuleNotFoundError('one')",
+        "raise ImportError('no', name='one')",
+        "import sys; sys.path[:] = []; import none",
+    ],
+)
+def test_other_imports_that_fail_are_shown_as_they_are(folder: str, code: str, option: Option, sandbox: Run) -> None:
+    ended = sandbox(*option, "-c", code, cwd=folder)
+    assert ended.code == 1, ended.said
+    assert "not looked for" not in ended.stderr, ended.said
+
+
+def test_an_import_in_the_working_directory_and_in_a_python_that_is_started(folder: str, sandbox: Run) -> None:
+    write(folder, "mine.py", "print('mine')")
+    code = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', 'import mine']).returncode)"
+    for words in (["import mine"], [code]):
+        ended = sandbox("--allow-child-process", "-c", *words, cwd=folder)
+        assert ended.stderr.splitlines()[-1] == PLACES.format(repr(folder)), ended.said
+        assert ended.code == 1, ended.said
+        ended = sandbox("--allow-child-process", f"--allow-fs-read={folder}", "-c", *words, cwd=folder)
+        assert (ended.code, ended.stdout, ended.stderr) == (0, "mine\n", ""), ended.said
+
+
+def test_what_is_said_of_an_import_is_no_denial(folder: str, sandbox: Run) -> None:
+    """It looks at the policy alone: nobody is told of what the program didn't try. In an audit nothing was refused."""
+    code = "import sys\nsys.permission.subscribe(lambda m: m.resource == 'x' or print(m.resource))\nimport mine"
+    ended = sandbox("-c", code, cwd=folder)
+    assert PLACES.format(repr(folder)) in ended.stderr, ended.said
+    quiet = sandbox("-c", code.replace("import mine", "try: import mine\nexcept ImportError: pass"), cwd=folder)
+    assert ended.stdout == quiet.stdout, (ended.said, quiet.said)
+    closed = sandbox("-c", "import sys; sys.stderr.close(); import mine", cwd=folder)
+    assert closed.code == 1, closed.said

@@ -146,7 +146,9 @@ def test_values_in_one_word_or_two(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", sorted(VALUES))
-@pytest.mark.parametrize("words", [["{}="], ["{}", ""], ["{}"], ["{}", "--permission"], ["{}", "--", "x"], ["{}", "-c", "0"]])
+@pytest.mark.parametrize(
+    "words", [["{}="], ["{}", ""], ["{}"], ["{}", "--permission"], ["{}", "--", "x"], ["{}", "-c", "0"]]
+)
 def test_a_missing_or_empty_value_is_refused(flag: str, words: list[str]) -> None:
     text = refused("--permission", *[word.format(flag) for word in words])
     assert text.startswith(flag)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -335,3 +336,31 @@ def test_nothing_is_loaded_for_it_unless_asked(sandbox: Run) -> None:
     for name in ("record.log", "record.events", "child.publish", "broker.sightings"):
         assert name not in ended.stdout
     assert sys.version_info >= (3, 10)
+
+
+MANY = """
+import os, sys
+for number in range(150):
+    try: os.stat(f"out/none{number}")
+    except PermissionError: pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "lost"), [(signal.SIGKILL, 64), (signal.SIGTERM, 0), (None, 0)], ids=["killed", "SIGTERM", "a limit"]
+)
+def test_what_is_lost_with_the_supervisor(folder: str, secret: str, end: signal.Signals | None, lost: int) -> None:
+    """Lines that wait for their other half, at most 64, and only by SIGKILL."""
+    words = [*support.installed(), "--permission", f"--permission-log={folder}/log", "--limit-time=5", "-c", MANY]
+    job = subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        if end is not None:
+            job.send_signal(end)
+        assert job.wait(30) == (-end if end is not None else 124)
+    places = {line["path"] for line in lines(f"{folder}/log")}
+    there = [f"{os.path.dirname(secret)}/none{number}" in places for number in range(150)]
+    assert all(there[: 150 - lost]), there.index(False)

@@ -4,9 +4,10 @@ Runs in: supervisor, and only where a log is kept.
 
 The hook sees an operation before the kernel does, or, where the kernel is asked first, after it; so a sighting and a
 report of the same task, permission and place that follow one another are one denial. To find such pairs, the last few
-denials wait for a moment before they are written. And to judge a path, the hook looks where its folders lead: what is
-denied to it on the way is told by a number in the line of the path. A report can do no more than that: what the broker
-saw is written down, or, of look-ups, counted in a line that names a place at or below theirs.
+denials wait for a moment before they are written: a SIGKILL of this process loses those. And to judge a path, the hook
+looks where its folders lead: what is denied to it on the way is told by a number in the line of the path. A report can
+do no more than that: what the broker saw is written down, or, of look-ups, counted in a line that names a place at or
+below theirs.
 """
 
 from __future__ import annotations

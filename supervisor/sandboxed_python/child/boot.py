@@ -84,6 +84,6 @@ def run(program: Program, argv: list[str], *, options: list[str], baseline: froz
     if program.ending is not None:
         program.ending.begin()
     gc.enable()
-    runner.run(program.start, argv, options)
+    runner.run(program.start, argv, options, program.hooks.judge)
     if program.ending is not None:
         program.ending.end(program.hooks.judge)

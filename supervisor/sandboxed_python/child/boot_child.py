@@ -9,7 +9,7 @@ import marshal
 import sys
 
 from sandboxed_python.child import hook, permission, wrap
-from sandboxed_python.child.traces import forget, show_denial
+from sandboxed_python.child.traces import forget, show_denial, show_unseen
 from sandboxed_python.errors import AccessDeniedError
 from sandboxed_python.policy.model import Policy
 
@@ -35,18 +35,19 @@ def run(answer: bytearray, baseline: frozenset[str], kernel: KernelSide) -> None
     permission.install(permission.Permission(policy, hooks.narrow, hooks.judge))
     hooks.install()
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = sys.__excepthook__ = _display()
+        sys.excepthook = sys.__excepthook__ = _display(hooks.judge)
     forget(baseline)
 
 
-def _display() -> Any:
-    """Return what shows uncaught exceptions as the interpreter does, and denials with Node's block."""
-    real, show, denial = sys.__excepthook__, show_denial, AccessDeniedError
+def _display(judge: hook.Judge) -> Any:
+    """Return what shows uncaught exceptions as the interpreter does, and what else there is to say of denials."""
+    real, show, denial, unseen = sys.__excepthook__, show_denial, AccessDeniedError, show_unseen
 
     def excepthook(exctype: type[BaseException], value: BaseException, traceback: TracebackType | None, /) -> None:
         if isinstance(value, denial):
             show(value)
         else:
             real(exctype, value, traceback)
+            unseen(value, judge)
 
     return wrap.dress(excepthook, real)

@@ -10,7 +10,7 @@ import _frozen_importlib_external as _files
 import os
 import sys
 
-from sandboxed_python.child.traces import show_denial
+from sandboxed_python.child.traces import show_denial, show_unseen
 from sandboxed_python.errors import AccessDeniedError
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, TracebackType
     from typing import Any, NoReturn
+
+    from sandboxed_python.child.hook import Judge
 
 # Frames of these files are not the program's: the launcher and this package.
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -59,13 +61,14 @@ class Start:
                 return
 
 
-def run(start: Start, argv: list[str], options: list[str]) -> None:
+def run(start: Start, argv: list[str], options: list[str], judge: Judge) -> None:
     """Run the program and return when it has ended normally, or when a prompt comes next.
 
     Args:
         start: how it is found.
         argv: the program's own arguments.
         options: Python's options.
+        judge: the hook's.
 
     Raises:
         SystemExit: the program's own, or the exit code of what it raised (the traceback has been shown).
@@ -84,7 +87,7 @@ def run(start: Start, argv: list[str], options: list[str]) -> None:
         ended_by = error
     # Outside of the except clause, so that what a replaced excepthook raises has no context.
     if ended_by is not None:
-        _end_with(ended_by)
+        _end_with(ended_by, judge)
 
 
 def _set_arguments(start: Start, argv: list[str], options: list[str]) -> None:
@@ -279,7 +282,7 @@ def strip(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _end_with(error: BaseException) -> None:
+def _end_with(error: BaseException, judge: Judge) -> None:
     """Show an uncaught exception as plain python does, and end with its exit code; with ``-i`` return.
 
     Raises:
@@ -305,6 +308,8 @@ def _end_with(error: BaseException) -> None:
             _display(type(second), second, second.__traceback__)
             _complain("\nOriginal exception was:\n")
             _display(type(error), error, error.__traceback__)
+        elif sys.excepthook is _display:
+            show_unseen(error, judge)
     if sys.flags.inspect:
         return
     if isinstance(error, KeyboardInterrupt):

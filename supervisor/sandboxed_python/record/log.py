@@ -1,7 +1,7 @@
 """The permission log: one JSON line for each denial.
 
 Runs in: supervisor. The program has no descriptor of a file that was opened here, and no way to its name: it can't
-change what was written. Nothing is kept in memory, and no line is longer than ``LONGEST``.
+change what was written. Nothing is kept in memory here, and no line is longer than ``LONGEST``.
 """
 
 from __future__ import annotations
