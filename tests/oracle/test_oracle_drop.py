@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SETUPS, EVERY = load_cases({"has", "drop"})
 CASES = [case for case in EVERY if not case.get("audit")]
 CHUNKS = 6
+# Where ours departs from the recorded answers; listed with the other differences in test_oracle_cli.py.
+REFUSED = "addons, and ffi with them, are not dropped while child processes are granted"
 
 PROBE = (
     FILL
@@ -51,7 +53,8 @@ def ask(case: dict[str, Any], root: str) -> str:
 
 def is_refused(case: dict[str, Any]) -> bool:
     """Tell whether native code is to be dropped while programs may be started: that can't be enforced, and says so."""
-    dropped = {call[1] for call in case["python"]["calls"] if call[0] == "drop"}
+    calls = case["python"].get("calls", [])
+    dropped = {call[1] for call in calls if call[0] == "drop" and isinstance(call[1], str)}
     return bool(dropped & {"addon", "ffi"}) and {"--allow-addons", "--allow-child-process"} <= set(case["flags"])
 
 
