@@ -173,6 +173,7 @@ class Started:
                 "stderr": subprocess.PIPE,
                 "env": support.clean_environment(),
                 "start_new_session": True,
+                "bufsize": 0,  # what a buffer holds already, select() doesn't see
                 **options,
             },
         )
