@@ -278,10 +278,14 @@ def read_grant(text: bytes) -> Given:
         return Given("all", ())
     if text.endswith(b"*"):
         folder, _slash, head = text[:-1].rpartition(b"/")
-        real = os.path.realpath(folder) + b"/" + head
-        return Given("prefix" if head else "tree", (real if head else real[:-1],))
+        if head:
+            return Given("prefix", (os.path.realpath(folder) + b"/" + head,))
+        text = folder
+    else:
+        folder = b""
     real = os.path.realpath(text)
-    return Given("tree" if os.path.isdir(real) else "path", (real,) if real == text else (real, text))
+    # Both the place that a link leads to and the link itself.
+    return Given("tree" if folder or os.path.isdir(real) else "path", (real,) if real == text else (real, text))
 
 
 class Process:
@@ -427,8 +431,6 @@ class World:
         assert self.bare.ready
         given = (*self.read, *self.write)
         self.roots: set[bytes] = {path for grant in given if grant.kind == "tree" for path in grant.paths}
-        # A link stands for the folder that it leads to, also while there is none.
-        self.roots |= {path for text in (*reads, *writes) if text[-2:] == b"/*" and os.path.islink(path := text[:-2])}
         self.named: set[bytes] = {path for grant in given if grant.kind != "prefix" for path in grant.paths}
 
     def leads_on(self, place: bytes) -> bool:
