@@ -14,7 +14,7 @@ import pytest
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
 from tests.launch.plain import alive, eventually, inside, plain, plain_python, started
-from tests.support import execute, installed
+from tests.support import NOBODY, execute, installed
 
 if TYPE_CHECKING:
     import pathlib
@@ -90,6 +90,27 @@ def test_a_grant_that_cannot_be_opened(as_user: Run, user_dir: str) -> None:
         assert as_user("--permission", f"--allow-fs-read={user_dir}/closed/in", *HELLO, cwd="/").stdout == "ran\n"
     finally:
         os.chmod(f"{user_dir}/closed", 0o755)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_has_where_modes_hide_the_way(as_user: Run, user_dir: str, *, granted: bool) -> None:
+    """Links that modes hide can't be followed; what access(2) says then is no answer where it isn't guarded."""
+    inside = f"{user_dir}/closed/in"
+    os.makedirs(inside)
+    execute(["touch", f"{inside}/f"])
+    for path in (f"{user_dir}/closed", inside):
+        os.chown(path, *[NOBODY if os.geteuid() == 0 else -1] * 2)
+    code = (
+        "import os, sys\n"
+        "os.chmod('..', 0o600)\n"
+        "print(sys.permission.has('fs.read', './'))\n"
+        "try: print(os.listdir('.'))\n"
+        "except PermissionError: print('denied')\n"
+        "os.chmod(os.path.dirname(os.getcwd()), 0o700)\n"
+    )
+    flags = [f"--allow-fs-write={user_dir}/closed/", *[f"--allow-fs-read={inside}/"] * granted]
+    ended = as_user("--permission", "--allow-fs-metadata", *flags, "-c", code, cwd=inside)
+    assert ended.stdout.splitlines() == (["True", "['f']"] if granted else ["False", "denied"]), ended.stderr
 
 
 def test_a_grant_of_what_is_not_there_is_fine(run: Run, folder: str) -> None:

@@ -87,7 +87,9 @@ class Permission:
         if policy is None or policy.mode == "off":
             return True
         path, blind = _place(given) if given and scope.startswith("fs") else (None, False)
-        granted = has(policy, scope, path, given) or (blind and _reaches(scope, given or ""))
+        granted = has(policy, scope, path, given)
+        if blind and not granted and not policy.metadata_open:  # else access(2) knows of modes only
+            granted = _reaches(scope, given or "")
         if not granted:
             self._tell(scope, given, path)
         return granted
