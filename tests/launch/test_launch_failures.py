@@ -14,7 +14,7 @@ import pytest
 from sandboxed_python.errors import LaunchError
 from sandboxed_python.kernel import uapi
 from tests.launch.plain import alive, eventually, inside, plain, plain_python, started
-from tests.support import NOBODY, execute, installed
+from tests.support import NOBODY, USER_COMMAND, execute, installed, reachable, refuse
 
 if TYPE_CHECKING:
     import pathlib
@@ -111,6 +111,48 @@ def test_has_where_modes_hide_the_way(as_user: Run, user_dir: str, *, granted: b
     flags = [f"--allow-fs-write={user_dir}/closed/", *[f"--allow-fs-read={inside}/"] * granted]
     ended = as_user("--permission", "--allow-fs-metadata", *flags, "-c", code, cwd=inside)
     assert ended.stdout.splitlines() == (["True", "['f']"] if granted else ["False", "denied"]), ended.stderr
+
+
+@pytest.mark.parametrize("all_read", [False, True])
+@pytest.mark.parametrize(
+    ("granted", "said"),
+    [
+        ("out", ["True"]),
+        ("other", ["False", "AccessDeniedError", "AccessDeniedError"]),
+        ("closed", ["False", "PermissionError", "PermissionError"]),  # the hook may let pass what the kernel refuses
+    ],
+)
+def test_a_relative_link_where_modes_hide_the_way(
+    user_dir: str, granted: str, said: list[str], *, all_read: bool
+) -> None:
+    """A relative path doesn't go by the folders above the current one: neither do ``has()`` and the hook."""
+    user = NOBODY if os.geteuid() == 0 else None
+    command = installed(USER_COMMAND) if os.environ.get(USER_COMMAND) else installed()
+    if user is not None and not reachable(user, command[0]):
+        refuse(f"a command that user {user} can execute ({USER_COMMAND})", command[0])
+    closed, out = f"{user_dir}/closed", f"{user_dir}/out"
+    os.makedirs(f"{closed}/in")
+    os.mkdir(out)
+    os.symlink(out, f"{closed}/in/link")
+    for path in (closed, out):
+        os.chown(path, *[-1 if user is None else user] * 2)
+    code = (
+        "import os, sys\n"
+        "print(sys.permission.has('fs.write', 'link/new'))\n"
+        "folder = os.open('.', os.O_RDONLY)\n"
+        "for name, at in ('link/new', None), ('link/at', folder):\n"
+        "    try: os.close(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=at))\n"
+        "    except PermissionError as error: print(type(error).__name__)\n"
+    )
+    flags = ["--allow-fs-read=*"] if all_read else ["--allow-fs-metadata", f"--allow-fs-read={user_dir}/"]
+    flags += [f"--allow-fs-write={user_dir}/{granted}/"]
+    hide = ["/bin/sh", "-c", 'chmod 600 .. && exec "$@"', "sh"]
+    try:
+        ended = execute([*hide, *command, "--permission", *flags, "-c", code], cwd=f"{closed}/in", user=user)
+    finally:
+        os.chmod(closed, 0o700)
+    assert ended.stdout.splitlines() == said, ended.stderr
+    assert sorted(os.listdir(out)) == ["at", "new"] * (granted == "out")
 
 
 def test_a_grant_of_what_is_not_there_is_fine(run: Run, folder: str) -> None:

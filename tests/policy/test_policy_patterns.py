@@ -18,6 +18,7 @@ from sandboxed_python.policy.patterns import (
     literal_grant,
     normalize,
     resolve,
+    seen_from,
 )
 from sandboxed_python.policy.spelling import parse_grant, split_commas
 
@@ -322,6 +323,11 @@ STARRED = st.builds(
     st.integers(0, 8),
     st.sampled_from(["", "", "*", "*.js", "/*", "**"]),
 )
+
+
+@given(*[st.lists(st.sampled_from(["a", "b", "ab"]), max_size=4).map(lambda names: "/" + "/".join(names))] * 2)
+def test_seen_from_is_relpath(path: str, folder: str) -> None:
+    assert seen_from(path, folder).rstrip("/") == os.path.relpath(path, folder)
 
 
 @given(st.lists(STARRED, max_size=5), st.lists(PATHS, min_size=1, max_size=8), PATHS, st.sets(PATHS, max_size=6))

@@ -15,7 +15,7 @@ from sandboxed_python.child.libraries import preload
 from sandboxed_python.child.raising import Raiser, Slot
 from sandboxed_python.errors import AccessDeniedError
 from sandboxed_python.policy.decide import Request, decide
-from sandboxed_python.policy.patterns import resolve
+from sandboxed_python.policy.patterns import resolve, seen_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,27 +134,35 @@ class Judge:
             return None
         if links != FOLLOW and granted(self._place(path, start, ITSELF)):
             return None
-        verdict = self._look_again(scope, path, start, ITSELF if links == ITSELF else FOLLOW, metadata=metadata)
+        request = Request(scope=scope, resource=path, metadata=metadata)
+        verdict = self._look_again(request, start, dir_fd, ITSELF if links == ITSELF else FOLLOW)
         if links == EITHER and not verdict.allowed:
-            verdict = self._look_again(scope, path, start, ITSELF, metadata=metadata)
+            verdict = self._look_again(request, start, dir_fd, ITSELF)
         if verdict.allowed:
             return None
         # No path holds a NUL: the operation itself says so better.
         return None if "\0" in path else self._deny(verdict, path)
 
-    def _look_again(self, scope: str, path: str, start: str, links: int, *, metadata: bool) -> Verdict:
-        """Judge without what is remembered, minding links that can't be read: a denial needs this."""
+    def _look_again(self, request: Request, start: str, dir_fd: int | None, links: int) -> Verdict:
+        """Judge without what is remembered, minding links that can't be read: a denial needs this.
+
+        Where only modes can hide a link from the root, it is read from where a relative path starts, as by the kernel.
+        """
         blind = []
+        path = request.resource
+        near = path[:1] != "/" and not self.guarded
 
         def look(link: str) -> str:
             try:
                 return _readlink(link)
             except PermissionError:
+                if near:
+                    return _readlink(seen_from(link, start), dir_fd=None if dir_fd is None or dir_fd < 0 else dir_fd)
                 blind.append(link)
                 raise
 
         place = resolve(path, start, look, links == FOLLOW)
-        verdict = decide(self.policy, Request(scope=scope, path=place, resource=path, metadata=metadata))
+        verdict = decide(self.policy, request.replace(path=place))
         if verdict.allowed:
             self.folders.clear()
         elif blind and self.guarded and _visible(path, links):

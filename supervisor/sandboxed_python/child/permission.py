@@ -10,7 +10,7 @@ import os
 import sys
 
 from sandboxed_python.policy.decide import has
-from sandboxed_python.policy.patterns import resolve
+from sandboxed_python.policy.patterns import resolve, seen_from
 from sandboxed_python.policy.table import BY_SCOPE, FS_NAME, FS_SCOPE
 
 TYPE_CHECKING = False
@@ -86,9 +86,10 @@ class Permission:
         policy = self._policy
         if policy is None or policy.mode == "off":
             return True
-        path, blind = _place(given) if given and scope.startswith("fs") else (None, False)
+        open_ = policy.metadata_open
+        path, blind = _place(given, near=open_) if given and scope.startswith("fs") else (None, False)
         granted = has(policy, scope, path, given)
-        if blind and not granted and not policy.metadata_open:  # else access(2) knows of modes only
+        if blind and not granted and not open_:  # else access(2) knows of modes only
             granted = _reaches(scope, given or "")
         if not granted:
             self._tell(scope, given, path)
@@ -197,19 +198,28 @@ def _nothing() -> None:
     """End a subscription that there never was."""
 
 
-def _place(given: str) -> tuple[str, bool]:
-    """Return where a path leads, and whether something on the way can't be read and may be a link all the same."""
+def _place(given: str, *, near: bool) -> tuple[str, bool]:
+    """Return where a path leads, and whether something on the way can't be read and may be a link all the same.
+
+    Args:
+        given: the path.
+        near: whether what can't be read from the root is read from the current directory. Only modes hide it, and a
+            relative path doesn't go by folders above that directory.
+    """
     blind = False
+    start = "/" if given[0] == "/" else _cwd()
 
     def look(path: str) -> str:
         nonlocal blind
         try:
             return _readlink(path)
         except PermissionError:
+            if near and given[0] != "/":
+                return _readlink(seen_from(path, start))
             blind = True
             raise
 
-    return resolve(given, "/" if given[0] == "/" else _cwd(), look), blind
+    return resolve(given, start, look), blind
 
 
 def _cwd() -> str:

@@ -149,6 +149,15 @@ def resolve(path: str, cwd: str, readlink: Callable[[str], str], follow_last: bo
     return done or "/"
 
 
+def seen_from(path: str, folder: str) -> str:
+    """Return the way to a path from a folder, ``..`` where it leads up; both absolute, normalized, links resolved."""
+    up = ""
+    while not within(path, folder):
+        folder = folder[: folder.rfind("/")] or "/"
+        up += "../"
+    return up + (path if folder == "/" else path[len(folder) :]).lstrip("/") or "."
+
+
 def within(path: str, tree: str) -> bool:
     """Tell whether a path (absolute, normalized) is a tree or lies in it."""
     return tree in (path, "/") or path.startswith(tree + "/")
