@@ -86,6 +86,7 @@ class Watch:
         ending: why it was ended, or None.
         processes: how many it has; peak_processes: had at once.
         denials: counts them, or None.
+        held: what the job's control group says at the end, or None.
         progress: the line to draw, or None.
         relay: copies the output, or None.
     """
@@ -112,6 +113,8 @@ class Watch:
             LaunchError: /proc doesn't show the job, or there can't be a thread that copies its output.
         """
         self.session = session
+        self._group = session.group
+        self.held: dict[str, Any] | None = None
         self.denials = denials
         self.progress = progress
         self.relay: Relay | None = session.relay
@@ -246,6 +249,8 @@ class Watch:
         self._weight.look(found, now, busy=busy)
         if limits.memory is not None and self._weight.bound > limits.memory:
             self._end("memory", self._weight.bound)
+        elif self._group is not None and self._group.overrun:
+            self._end("memory", self._group.used)
         elif limits.cpu is not None and self._used.seconds > limits.cpu:
             self._end("cpu", self._used.seconds)
         else:
@@ -298,6 +303,8 @@ class Watch:
 
     def _kill(self) -> None:
         """End the whole job at once where a domain holds it together, else its first process, and the loop the rest."""
+        if self._group is not None:
+            self._group.kill()
         if not self.session.guard.end_all():
             os.kill(self.session.pid, _signal.SIGKILL)
 
@@ -318,7 +325,14 @@ class Watch:
             self.progress.hide()
 
     def close(self) -> None:
-        """Stop when the job has ended and nothing of it is left: pass on its last output, and clear the line."""
+        """Stop when the job has ended and nothing of it is left: pass on its last output, and clear the line.
+
+        What the kernel has killed for its memory has ended by itself: only now it is known why.
+        """
+        if self._group is not None:
+            self.held = self._group.data()
+            if self.ending is None and self._group.overrun:
+                self.ending = Ending(field="memory", allowed=self._group.limit, used=self._group.used)
         if self.relay is not None:
             self.relay.finish(self.session.signals)
         self.pause()
