@@ -533,10 +533,11 @@ def test_libcs_fstat_passes_where_its_address_means_an_empty_path_for_ever(
 
 def test_every_field_is_in_the_data(world: World) -> None:
     plan = plan_of(world.policy(scopes=scopes("net")))
-    assert [*plan.to_data(), "inner"] == list(Plan._fields)  # which only a sandbox in a sandbox has
-    inner = plan.replace(inner=True)
-    assert list(inner.to_data()) == list(Plan._fields)
-    assert Plan.from_data(inner.to_data()) == inner
+    # What only a sandbox in a sandbox has, and a job whose memory is limited.
+    assert [*plan.to_data(), "inner", "cgroup", "no_cgroup"] == list(Plan._fields)
+    full = plan.replace(inner=True, cgroup="/there", no_cgroup="why")
+    assert list(full.to_data()) == list(Plan._fields)
+    assert Plan.from_data(full.to_data()) == full
     assert Plan.from_data(plan.to_data()) == plan
     assert plan.replace(map_gate=None) == Plan.from_data(plan.replace(map_gate=None).to_data())
 

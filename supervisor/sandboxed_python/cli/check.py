@@ -84,7 +84,17 @@ def report(support: Support) -> list[tuple[str, bool, str, str]]:
     rows.append(
         ("capabilities", True, f"{len(held)} held, {len(kept)} kept", "the rest is given up before the program")
     )
+    rows.append(("memory control group", True, *memory_group()))
     return rows
+
+
+def memory_group() -> tuple[str, str]:
+    """Return whether the kernel would limit a job's memory here, and what follows."""
+    from sandboxed_python.launch import cgroup
+
+    folder, why = cgroup.find()
+    meaning = "--limit-memory is watched; with a group of the job's own, the kernel holds it, too"
+    return (f"below {folder}", meaning) if folder else ("no", f"{meaning} ({why})")
 
 
 def yama(setting: str = "/proc/sys/kernel/yama/ptrace_scope") -> tuple[bool, str]:

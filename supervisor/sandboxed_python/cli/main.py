@@ -217,7 +217,14 @@ def make_plan(policy: Policy, target: Target, cwd: str, scripts: str = "", *, lo
         supervisor=own,
         logged=logged,
     )
-    return outer.fit(plan) if outer else plan
+    if outer:
+        return outer.fit(plan)
+    if policy.limits.memory is None:
+        return plan
+    from sandboxed_python.launch import cgroup
+
+    folder, why = cgroup.find()
+    return plan.replace(cgroup=folder, no_cgroup=why)
 
 
 def around() -> Outer | None:

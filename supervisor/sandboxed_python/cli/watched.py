@@ -60,15 +60,23 @@ def run_watched(command: Command, plan: Plan, baseline: frozenset[str], cwd: str
 
         progress = Progress()
     watch: Watch | None = None
+    supervisor = os.getpid()
+    group = None
+    if plan.cgroup:
+        from sandboxed_python.launch.cgroup import make
+
+        group = make(plan)
     try:
-        session = start(plan, baseline, reports=log is not None)
+        session = start(plan, baseline, reports=log is not None, group=group)
         if session is None:
             return
         session.log = log
         session.watch = watch = Watch(session, plan, record=place is not None, denials=denials, progress=progress)
         status = supervise(session, plan)
-    except SandboxError as error:
-        if place is not None:
+    except Exception as error:
+        if group is not None and os.getpid() == supervisor:  # whatever it is; what the program raises is its own
+            group.remove()
+        if place is not None and isinstance(error, SandboxError):
             complain(place.write(document(plan, watch, None, str(error))))
         raise
     if watch.ending is not None:
@@ -142,6 +150,7 @@ def document(plan: Plan, watch: Watch | None, status: int | None, error: str) ->
             "seccomp_filter": plan.static_filter or None,
             "notified": list(plan.notify_parts),
             "limits": limits,
+            "cgroup": watch.held if watch is not None else None,
             "missing": list(plan.missing),
         },
     }

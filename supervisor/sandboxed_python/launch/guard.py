@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
+    from sandboxed_python.launch.cgroup import MemoryGroup
     from sandboxed_python.plan.model import Plan
 else:
     import _signal  # the signal module on top of it imports enum
@@ -39,10 +40,14 @@ class Guard:
         pid: of the guard; 0 while there is none.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, group: MemoryGroup | None = None) -> None:
         """Enter the outer domain if the job of this plan may need it, and start the guard if it surely does.
 
         In another sandbox, what is around it sees to the end of all.
+
+        Args:
+            plan: of the job.
+            group: that the job will be in: the guard removes it. None if there is none.
 
         Raises:
             LaunchError: the kernel refused.
@@ -51,7 +56,8 @@ class Guard:
         self.scoped = False
         self.pid = 0
         self._alive = -1
-        many = plan.policy.granted("child")
+        self._group = group
+        many = plan.policy.granted("child") or group is not None
         if plan.inner or not (many or any(process.get_capabilities())) or landlock.downgrade(SCOPE_SIGNAL, plan.abi)[1]:
             return
         try:
@@ -79,7 +85,7 @@ class Guard:
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                stand_guard(waiting)
+                stand_guard(waiting, self._group)
         except OSError:
             os.close(alive)
             raise
@@ -132,11 +138,12 @@ def signals_stay_inside() -> bool:
     return False
 
 
-def stand_guard(waiting: int) -> None:
+def stand_guard(waiting: int, group: MemoryGroup | None = None) -> None:
     """Wait for the supervisor's end, and end what is left of its job. Does not return.
 
     Args:
         waiting: the reading end of the supervisor's pipe.
+        group: the control group that the job is in, or None.
     """
     try:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -148,8 +155,12 @@ def stand_guard(waiting: int) -> None:
         while os.read(waiting, 1):
             pass
     finally:
-        kill_the_domain()
-        os._exit(0)
+        try:
+            kill_the_domain()
+            if group is not None:
+                group.remove()
+        finally:
+            os._exit(0)
 
 
 def kill_the_domain() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import signal as _signal
 
     from sandboxed_python.broker.serve import Broker
+    from sandboxed_python.launch.cgroup import MemoryGroup
     from sandboxed_python.launch.guard import Guard
     from sandboxed_python.launch.output import Relay
     from sandboxed_python.launch.watch import Watch
@@ -46,6 +47,7 @@ class Session:
         broker: answers them, or None as long as none has come.
         guard: ends what is left when this process can't.
         rules: what Landlock was told of.
+        group: the control group that the child is in, or None.
         relay: passes on the child's output, or None where that is the command's own.
         watch: looks at what the child uses, or None.
         witness: tells which signals the child has got already, or None.
@@ -72,6 +74,7 @@ class Session:
         self.pid = 0
         self.listener = -1
         self.broker: Broker | None = None
+        self.group: MemoryGroup | None = None
         self.relay: Relay | None = None
         self.watch: Watch | None = None
         self.witness: Witness | None = None
@@ -100,6 +103,28 @@ class Session:
         self.pid = pid
         os.close(self._other)
         return False
+
+    def enter(self, group: MemoryGroup | None) -> None:
+        """Move the child into a group, or remove that, and let the child go on from ``wait_to_go_on``.
+
+        The supervisor does it, and the child waits: so the supervisor knows whether the kernel limits the child, and
+        the child has done nothing yet, and has started nothing.
+        """
+        if group is None:
+            return
+        if group.take(self.pid):
+            self.group = group
+        else:
+            group.remove()
+        try:
+            os.write(self.channel, b"G")
+        except BrokenPipeError:  # it has ended: the limit is too small for it to begin
+            return
+
+    def wait_to_go_on(self) -> None:
+        """Wait for the supervisor to ``enter`` a group for this child; end when it is gone."""
+        if not os.read(self.channel, 1):
+            os._exit(1)
 
     def restore_signals(self) -> None:
         """Give the child the signal handling that the session found."""

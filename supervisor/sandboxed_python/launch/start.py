@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandboxed_python.launch import inner
+    from sandboxed_python.launch.cgroup import MemoryGroup
     from sandboxed_python.plan.model import Plan
     from sandboxed_python.policy.model import Policy
 
@@ -29,13 +30,16 @@ FAILED = b"E"
 NAME = "sandbox-super"  # of the supervisor in ps(1) and pstree(1); the job is called as under plain python
 
 
-def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Session | None:
+def start(
+    plan: Plan, baseline: frozenset[str], *, reports: bool = False, group: MemoryGroup | None = None
+) -> Session | None:
     """Fork the child of a plan; it confines itself and runs the program.
 
     Args:
         plan: what to enforce and run.
         baseline: names in ``sys.modules`` before ours were imported; the program will find no others.
         reports: the hook is to tell the supervisor of denials.
+        group: that the child is to be in, or None.
 
     Returns:
         The session in the supervisor. In the child, None, after the program has ended: the caller returns to the
@@ -68,7 +72,7 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
         )
         if not plan.inner and plan.keep_capabilities >= 0:  # inside, it has been done
             cut_capabilities(plan.keep_capabilities)
-        session = Session(Guard(plan), prepared.rules)
+        session = Session(Guard(plan, group), prepared.rules)
         if plan.policy.limits.output is not None:
             from sandboxed_python.launch.output import Relay
 
@@ -78,9 +82,12 @@ def start(plan: Plan, baseline: frozenset[str], *, reports: bool = False) -> Ses
         raise LaunchError(_lacking(error)) from error
     if not in_child:
         prepared.close()
+        session.enter(group)
         process.set_name(NAME)
         return session
     try:
+        if group is not None:
+            session.wait_to_go_on()
         show_job(plan)
         if plan.way == "fork":
             confine(plan, prepared, session, ())

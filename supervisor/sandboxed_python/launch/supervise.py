@@ -61,6 +61,8 @@ def supervise(session: Session, plan: Plan) -> int:
             os.kill(session.pid, _signal.SIGKILL)
         raise
     finally:
+        if session.group is not None:
+            session.group.kill()
         if session.witness is not None:
             session.witness.end()
         if not plan.inner:  # what is left there is the outer supervisor's, whose children orphans become
@@ -68,6 +70,8 @@ def supervise(session: Session, plan: Plan) -> int:
         _close_listener(session)
         if session.watch is not None:
             session.watch.close()
+        if session.group is not None:
+            session.group.remove()
 
 
 def _serve(session: Session, plan: Plan) -> None:

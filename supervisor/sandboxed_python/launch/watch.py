@@ -14,6 +14,7 @@ from sandboxed_python.errors import LaunchError
 from sandboxed_python.frozen import Frozen
 from sandboxed_python.kernel import process, tree
 from sandboxed_python.launch.account import Used
+from sandboxed_python.launch.weigh import Weight
 from sandboxed_python.policy.limits import GRACE, LIMITS
 from sandboxed_python.policy.units import words
 
@@ -38,10 +39,6 @@ _OFTEN, _SOONEST, _SETTLED, _COUNT = 0.25, 0.002, 0.05, 0.05
 _SHARE, _CALM, _WAKE = 0.05, 0.0007, 0.00005
 # Bytes per second that one thread can fill, and a bit: what is above a limit at the end is what was filled meanwhile.
 _RATE = 4e9
-# The sum of what is resident is cheap to know, and never below what is held. From this part of the limit on it is not
-# enough. Seconds between two exact looks at least, as long as the processes are the same.
-_NEAR = 0.5
-_EXACT = 1.0
 _FIRST = 0.01  # seconds until the first look
 
 FLAG = {field: flag for field, flag, *_ in LIMITS}
@@ -88,8 +85,8 @@ class Watch:
         session: the job.
         ending: why it was ended, or None.
         processes: how many it has; peak_processes: had at once.
-        peak_memory: bytes that it was seen to hold, or that the largest of its ended processes had resident.
         denials: counts them, or None.
+        held: what the job's control group says at the end, or None.
         progress: the line to draw, or None.
         relay: copies the output, or None.
     """
@@ -116,19 +113,14 @@ class Watch:
             LaunchError: /proc doesn't show the job, or there can't be a thread that copies its output.
         """
         self.session = session
+        self._group = session.group
+        self.held: dict[str, Any] | None = None
         self.denials = denials
         self.progress = progress
         self.relay: Relay | None = session.relay
         self.limits = limits = plan.policy.limits
         self.ending: Ending | None = None
         self.processes = self.peak_processes = 1
-        self.peak_memory = 0
-        # Bytes: what is held now, as far as is known, and in the worst case; what was held at the last exact look, and
-        # how much was anonymous before and after it; pages that had been given before it.
-        self._bound = self._worst = self._held = self._faults = 0
-        self._anonymous = 0, 0
-        self._weighed: set[tuple[int, int]] = set()
-        self._swaps = False
         self.began = time.monotonic()
         self._alone = not plan.policy.granted("child")
         self._deadline = self.began + limits.time if limits.time is not None else None
@@ -136,6 +128,7 @@ class Watch:
         self._used = Used()
         self._processors = len(os.sched_getaffinity(0))
         self._record = record or progress is not None
+        self._weight = Weight(limits.memory, always=self._record)
         self._counts = not self._alone and limits.processes is not None
         self._told = bool(plan.notify_parts)  # of new processes
         self._looks = self._record or self._counts or limits.memory is not None or limits.cpu is not None
@@ -146,9 +139,7 @@ class Watch:
         self._forks = 0  # since the last count
         self._thread_time = 0.0  # of this thread, at the beginning of a look
         self._over = False
-        self._calm = self._exact_cost = 0.0
-        self._exact_at = self._exact_soonest = 0.0
-        self._ran = True  # since the last exact look
+        self._calm = 0.0
         self._ours: dict[tuple[int, int], bool] = {}
         if self.relay is not None:
             try:
@@ -255,10 +246,11 @@ class Watch:
         before = self._used.ticks
         self._used.add(found)
         busy = self._used.ticks != before
-        self._ran |= busy
-        self._weigh(found, now)
-        if limits.memory is not None and self._bound > limits.memory:
-            self._end("memory", self._bound)
+        self._weight.look(found, now, busy=busy)
+        if limits.memory is not None and self._weight.bound > limits.memory:
+            self._end("memory", self._weight.bound)
+        elif self._group is not None and self._group.overrun:
+            self._end("memory", self._group.used)
         elif limits.cpu is not None and self._used.seconds > limits.cpu:
             self._end("cpu", self._used.seconds)
         else:
@@ -270,12 +262,12 @@ class Watch:
         limits = self.limits
         wait = _OFTEN if self._record or limits.memory is not None else 4 * _OFTEN
         if limits.memory is not None:
-            wait = min(wait, max((limits.memory - max(self._bound, self._worst)) / _RATE, _SOONEST))
+            wait = min(wait, max((limits.memory - max(self._weight.bound, self._weight.worst)) / _RATE, _SOONEST))
         if limits.cpu is not None:
             wait = min(wait, max((limits.cpu - self._used.seconds) / self._processors, 5 * _SOONEST))
         if self._counts and not self._told:
             wait = min(wait, _COUNT)
-        cost = time.thread_time() - self._thread_time - self._exact_cost
+        cost = time.thread_time() - self._thread_time - self._weight.cost
         self._calm = 0.0 if busy else min(max(2 * self._calm, _SOONEST), (max(cost, 0.0) + _WAKE) / _CALM)
         self._due = time.monotonic() + max(wait, self._calm, cost / _SHARE)
 
@@ -298,51 +290,6 @@ class Watch:
                 break
         return found
 
-    def _weigh(self, found: list[tree.Process], now: float) -> None:
-        """Find out what these processes hold together, or, where no limit is near, a bound of it.
-
-        An exact look takes long, above all while much happens. Between two of them, and as long as the processes are
-        the same, what they hold grows as their anonymous memory does. Shared memory that a process gets a copy of when
-        it writes to it doesn't show there; the pages that processes were given are never fewer than what they hold
-        more. If these could be too much, and now and then in any case, the next look is an exact one.
-        """
-        self._exact_cost = 0.0
-        self._bound = self._worst = sum([one.resident for one in found])
-        limit = self.limits.memory
-        near = limit is not None and self._bound > _NEAR * limit
-        if not near and not self._record:
-            return
-        same = {(one.pid, one.began) for one in found} == self._weighed
-        anonymous = sum([tree.anonymous(one.pid) for one in found])
-        pages = sum([one.faults for one in found]) - self._faults
-        self._bound = self._held + max(anonymous - self._anonymous[1], 0)
-        self._worst = self._held + max(anonymous - self._anonymous[0], pages * tree.PAGE, 0)
-        over = limit is not None and self._bound > limit
-        suspect = limit is not None and self._worst > limit and now >= self._exact_soonest
-        if (now >= self._exact_at and self._ran) or not same or suspect or (over and self._swaps):
-            self._weigh_exactly(found, anonymous, now)
-        self.peak_memory = max(self.peak_memory, self._bound)
-
-    def _weigh_exactly(self, found: list[tree.Process], anonymous: int, now: float) -> None:
-        began = time.thread_time()
-        self._ran = False
-        total, self._swaps = 0, False
-        for one in found:
-            held = tree.held(one.pid)
-            if held is not None:
-                total += sum(held)
-                self._swaps |= held[1] > 0
-            elif tree.read(one.pid):  # it may not be weighed, since it has other ids
-                total += one.resident
-        self._held = self._bound = self._worst = total
-        self._anonymous = anonymous, sum([tree.anonymous(one.pid) for one in found])
-        self._faults = sum([one.faults for one in found])
-        self._weighed = {(one.pid, one.began) for one in found}
-        self._exact_cost = time.thread_time() - began
-        end = time.monotonic()
-        self._exact_soonest = end + 4 * (end - now)
-        self._exact_at = end + max(_EXACT, self._exact_cost / _SHARE)
-
     def _end(self, field: str, used: float) -> None:
         self.ending = Ending(field=field, allowed=getattr(self.limits, field), used=used)
         if field in ("time", "cpu"):
@@ -356,13 +303,15 @@ class Watch:
 
     def _kill(self) -> None:
         """End the whole job at once where a domain holds it together, else its first process, and the loop the rest."""
+        if self._group is not None:
+            self._group.kill()
         if not self.session.guard.end_all():
             os.kill(self.session.pid, _signal.SIGKILL)
 
     def _line(self, now: float) -> str:
         parts = [
             f"{_clock(now - self.began)}",
-            f"memory {words('size', self._bound)}",
+            f"memory {words('size', self._weight.bound)}",
             f"processor time {self._used.seconds:.1f}s",
             f"processes {self.processes}",
         ]
@@ -376,7 +325,14 @@ class Watch:
             self.progress.hide()
 
     def close(self) -> None:
-        """Stop when the job has ended and nothing of it is left: pass on its last output, and clear the line."""
+        """Stop when the job has ended and nothing of it is left: pass on its last output, and clear the line.
+
+        What the kernel has killed for its memory has ended by itself: only now it is known why.
+        """
+        if self._group is not None:
+            self.held = self._group.data()
+            if self.ending is None and self._group.overrun:
+                self.ending = Ending(field="memory", allowed=self._group.limit, used=self._group.used)
         if self.relay is not None:
             self.relay.finish(self.session.signals)
         self.pause()
@@ -390,7 +346,7 @@ class Watch:
             "cpu_user_seconds": round(user, 3),
             "cpu_system_seconds": round(system, 3),
             "cpu_seconds": round(max(user + system, self._used.seconds), 3),
-            "memory_peak_bytes": max(self.peak_memory, largest),
+            "memory_peak_bytes": max(self._weight.peak, largest),
             "processes_peak": self.peak_processes,
             "io": io,
         }

@@ -122,8 +122,16 @@ def _limits(plan: Plan) -> list[str]:
     for field, flag, kind, mechanism, _about in LIMITS:
         value = getattr(limits, field)
         if value is not None and mechanism:
-            lines.append(f"{field.replace('_', ' '):<11} {words(kind, value)}: {mechanism}   ({flag})")
+            how = mechanism + (_group(plan) if field == "memory" else "")
+            lines.append(f"{field.replace('_', ' '):<11} {words(kind, value)}: {how}   ({flag})")
     return [line.replace("--grace", f"--grace={grace}") for line in lines]
+
+
+def _group(plan: Plan) -> str:
+    """Say what the kernel does about the limit on memory."""
+    if plan.cgroup:
+        return f"; the kernel holds it, too, by a control group below {plan.cgroup}"
+    return f"; no control group: {plan.no_cgroup}" if plan.no_cgroup else ""
 
 
 def _mechanisms(plan: Plan) -> list[str]:

@@ -91,6 +91,8 @@ class Plan(Frozen):
         missing: what was asked and can't be enforced here (only with ``--best-effort``).
         machine: the architecture that the filters are for.
         inner: another sandbox is around this one (``launch.inner``): its supervisor answers.
+        cgroup: folder below which the job gets a control group that limits its memory, or "".
+        no_cgroup: why it gets none, where its memory is limited; else "".
     """
 
     policy: Policy
@@ -108,6 +110,8 @@ class Plan(Frozen):
     missing: tuple[str, ...]
     machine: str
     inner: bool = False
+    cgroup: str = ""
+    no_cgroup: str = ""
 
     @property
     def guarded(self) -> bool:
@@ -125,8 +129,9 @@ class Plan(Frozen):
         data["unset"] = list(self.unset)
         data["map_gate"] = None if self.map_gate is None else _plain(self.map_gate)
         data["missing"] = list(self.missing)
-        if not self.inner:
-            del data["inner"]
+        for name in ("inner", "cgroup", "no_cgroup"):
+            if not data[name]:
+                del data[name]
         return data
 
     @classmethod
