@@ -280,6 +280,38 @@ say("done")
     assert place.state() == before
 
 
+@pytest.mark.parametrize("where", ["root", "home"])
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_nothing_is_left_without_descriptors(place: Ground, where: str, on: bool) -> None:  # noqa: FBT001
+    """Whichever is the one that can't be opened; and what was on before isn't taken for our doing."""
+    if not on and where == "root":
+        os.rmdir(place.home)
+        write(place.root, "cgroup.subtree_control", f"-{place.controller}")
+    before = place.state()
+    text = """
+import resource
+before, made = (on(HOME), os.listxattr(HOME)), 0
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+for most in range(3, 9):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        group = make()
+        made += 1
+        assert group.remove()
+    except (OSError, cgroup.UnusableError):
+        assert not made
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (on(HOME), os.listxattr(HOME)) == before and os.getpid() in procs(HOME)
+    assert not [name for name in os.listdir(HOME) if name.startswith(cgroup.NAME)]
+assert 1 <= made <= 5
+say("done")
+"""
+    done(text, place, getattr(place, where))
+    assert place.state() == before
+    os.makedirs(place.home, exist_ok=True)
+
+
 def test_a_group_of_the_same_name_is_not_ours(place: Ground) -> None:
     """In another pid namespace there may be a supervisor with this one's pid."""
     text = """

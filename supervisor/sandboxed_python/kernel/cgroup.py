@@ -146,10 +146,10 @@ class Group:
             # Held for as long as this process lives: see ``remove_stale``.
             self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if controller not in _words(f"{home}/cgroup.subtree_control"):
-                if not self.leaf:
-                    os.setxattr(home, MARK, controller.encode())
+            if self.leaf:
                 _write(f"{home}/cgroup.subtree_control", f"+{controller}")
+            else:
+                _switch_on(home, controller)
             for name, value in settings.items():
                 _write(f"{self.folder}/{name}", value)
             for name, value in (optional or {}).items():
@@ -204,8 +204,7 @@ class Group:
     def _go_home(self) -> bool:
         """Give the controller back, and leave the leaf with whoever is in it."""
         try:
-            if self._controller in _words(f"{self.home}/cgroup.subtree_control"):
-                _write(f"{self.home}/cgroup.subtree_control", f"-{self._controller}")
+            _write(f"{self.home}/cgroup.subtree_control", f"-{self._controller}")
             for pid in _words(f"{self.leaf}/cgroup.procs"):
                 try:
                     _write(f"{self.home}/cgroup.procs", pid)
@@ -214,6 +213,22 @@ class Group:
         except OSError:
             return False
         return _remove_folder(self.leaf)
+
+
+def _switch_on(home: str, controller: str) -> None:
+    """Switch a controller on in a group that keeps its processes, and mark the group if it was off.
+
+    Raises:
+        OSError: it was on and still is, or off and still is.
+    """
+    if controller in " ".join(_lines(f"{home}/cgroup.subtree_control")).split():
+        return
+    os.setxattr(home, MARK, controller.encode())
+    try:
+        _write(f"{home}/cgroup.subtree_control", f"+{controller}")
+    except OSError:
+        os.removexattr(home, MARK)
+        raise
 
 
 def switch_off(home: str) -> None:
