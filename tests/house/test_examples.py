@@ -226,7 +226,8 @@ def test_the_batch_scripts_process_passes_the_signal_on(tmp_path: pathlib.Path) 
     job = tmp_path / "job.py"
     job.write_text(
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
-        "print('ready', flush=True)\ntime.sleep(100)"
+        # Python itself sleeps on where a signal comes just before the system call.
+        "print('ready', flush=True)\nwhile True: time.sleep(0.1)"
     )
     (tmp_path / "input").write_text("")
     words = [
