@@ -58,10 +58,14 @@ PARTS = {
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = "sandboxed_python"
 _missing = {"start"}
+_asked: set[str] = set()
 
 
 def load(part: str) -> None:
-    """Put the modules of a part into ``sys.modules`` from their image; without a valid image, do nothing."""
+    """Put the modules of a part into ``sys.modules`` from their image, once; without a valid image, do nothing."""
+    if part in _asked:
+        return
+    _asked.add(part)
     try:
         with open(file_of(part), "rb", 0) as file:
             image: Image = marshal.loads(file.read())
