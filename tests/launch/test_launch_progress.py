@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.launch.plain import Terminal, started, terminal
+from tests.launch.plain import Terminal, eventually, started, terminal
 from tests.support import installed
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def test_supervisor_and_job_are_told_apart_from_outside(sandbox: Run, way: list[
         assert program.line() == "here"
         supervisor = psutil.Process(program.pid)
         (job,) = supervisor.children()
-        assert supervisor.name() == "sandbox-super"
+        eventually(lambda: supervisor.name() == "sandbox-super")  # named beside the job's start
         assert any(word.endswith("/sandboxed-python") for word in supervisor.cmdline())
         assert job.name().startswith("python")
         assert not any(word.endswith("/sandboxed-python") for word in job.cmdline())

@@ -50,8 +50,6 @@ def start(
         SystemExit: in the child: the program's own.
     """
     try:
-        if plan.way == "exec":
-            pass
         closed = occupy_standard()
         prepared = prepare(plan)
         target = plan.target
