@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sandboxed_python.broker import answer as answers
 from sandboxed_python.broker.request import Context
-from sandboxed_python.kernel import files, process, seccomp, uapi
+from sandboxed_python.kernel import files, process, seccomp, tables, uapi
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from tests.broker.operations import CALL_NUMBERS
@@ -162,7 +162,7 @@ def serve(
     def on_error(request: Request, error: Exception) -> None:
         errors.append(f"{request.name} {request.resource!r}: " + "".join(traceback.format_exception(error)))
 
-    handlers = answers.load([name for name in names if name in uapi.BROKERED])
+    handlers = answers.load([name for name in names if name in tables.BROKERED])
     child = start(work, before=confine)
     theirs.close()
     _data, descriptors, _flags, _address = socket.recv_fds(ours, 16, 1)

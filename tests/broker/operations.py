@@ -9,7 +9,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import tables, uapi
 from tests.broker import trees
 from tests.broker.raw import BY_DESCRIPTOR, EMPTY, NUMBERS, SOCKETS, Operation, Spelled, outcome
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLUMN = 0 if os.uname().machine == "x86_64" else 1
 # Number of each call that the broker answers, as far as this machine has it.
-CALL_NUMBERS = {name: number for name, row in uapi.BROKERED.items() if (number := row[_COLUMN]) is not None}
+CALL_NUMBERS = {name: number for name, row in tables.BROKERED.items() if (number := row[_COLUMN]) is not None}
 NUMBERS.update({name: row[_COLUMN] for name, row in uapi.RAW.items()})
 NUMBERS.update(CALL_NUMBERS)
 AT = uapi.AT_SYMLINK_NOFOLLOW

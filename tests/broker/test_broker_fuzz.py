@@ -14,7 +14,7 @@ import pytest
 from sandboxed_python.broker import answer
 from sandboxed_python.broker.answer import MODULES
 from sandboxed_python.broker.request import Answer
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import tables
 from tests.broker import trees
 from tests.broker.harness import LONG, PATH_CALLS, OwnRequest, grant, policy, serve
 from tests.broker.operations import CALL_NUMBERS
@@ -180,7 +180,7 @@ def test_every_call_has_a_handler_and_a_need() -> None:
 
     handlers = answer.load_all()
     named = [name for names in MODULES.values() for name in names]
-    assert sorted(named) == sorted(uapi.BROKERED)
+    assert sorted(named) == sorted(tables.BROKERED)
     assert {name for name, _handler in handlers.values()} == set(CALL_NUMBERS)
     judged = {name for module, names in MODULES.items() if module != "identity" for name in names}
     assert judged - set(NEEDS) == {"open", "openat", "creat", "socket", "getsockname", "sendto"}

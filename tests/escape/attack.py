@@ -80,10 +80,10 @@ def number(name: str) -> int:
     """Return the number of a system call on this machine; skip the test where the machine has no such call."""
     import pyseccomp
 
-    from sandboxed_python.kernel import uapi
+    from sandboxed_python.kernel import tables
 
-    if name in uapi.UNIFIED_SYSCALLS:
-        return uapi.UNIFIED_SYSCALLS[name]
+    if name in tables.UNIFIED_SYSCALLS:
+        return tables.UNIFIED_SYSCALLS[name]
     found: int = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
     if found < 0:
         pytest.skip(f"needs the system call {name}; {os.uname().machine} has none")

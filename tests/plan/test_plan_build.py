@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandboxed_python.errors import PolicyError, UnsupportedError
-from sandboxed_python.kernel import landlock, uapi
+from sandboxed_python.kernel import landlock, tables, uapi
 from sandboxed_python.kernel.landlock import HIGHEST_ABI, Ruleset, full
 from sandboxed_python.plan import filters
 from sandboxed_python.plan.build import NEEDED_ABI, filter_scopes
@@ -336,7 +336,7 @@ def test_folders_and_metadata_leave_nothing_to_ask_on_the_way_of_open_and_stat(w
     flags = (0, os.O_PATH, os.O_RDWR | os.O_CREAT | os.O_TRUNC, os.O_DIRECTORY | os.O_CLOEXEC)
     column = ("x86_64", "aarch64").index(machine)
     for name in OPENING:
-        number = uapi.BROKERED[name][column]
+        number = tables.BROKERED[name][column]
         if number is not None:
             for flag in flags:
                 assert bpf.run(notifying, number, (0, flag, flag), machine) == (bpf.ALLOW, 0), name

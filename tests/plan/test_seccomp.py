@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxed_python.errors import UnsupportedError
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import tables, uapi
 from sandboxed_python.plan import filters, seccomp
 from sandboxed_python.plan.syscalls import BY_NAME, CALLS, REGISTER, Call, Rule
 from tests.plan import bpf
@@ -52,7 +52,7 @@ def program(name: str, machine: str) -> list[bpf.Instruction]:
 @functools.cache
 def number(call: str, machine: str) -> int:
     """Return a call's number, or a negative one if this machine doesn't have it."""
-    unified = uapi.UNIFIED_SYSCALLS.get(call)
+    unified = tables.UNIFIED_SYSCALLS.get(call)
     return unified if unified is not None else int(pyseccomp.resolve_syscall(uapi.AUDIT_ARCH[machine], call))
 
 
@@ -217,7 +217,7 @@ def test_parts_may_overlap_and_name_calls_from_424_on(monkeypatch: pytest.Monkey
 def test_audits_refuse_nothing(name: str, machine: str) -> None:
     calls = [(nr, token) for token in bpf.AUDIT_ARCH.values() for nr in (0, 59, 424, 0x40000001, 0xFFFFFFFF)]
     own = bpf.AUDIT_ARCH[machine]
-    calls += [(nr, own) for nr in range(uapi.UNIFIED_LAST + 20)]
+    calls += [(nr, own) for nr in range(tables.UNIFIED_LAST + 20)]
     found = {bpf.execute(program(name, machine), bpf.seccomp_data(nr, ONES, token)).action for nr, token in calls}
     assert found == {bpf.ALLOW, bpf.USER_NOTIF}
 
@@ -250,7 +250,7 @@ def test_foreign_architectures_are_killed(name: str, machine: str) -> None:
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
 @pytest.mark.parametrize("name", STRICT)
 def test_x32_and_unknown_numbers_do_not_exist(name: str, machine: str) -> None:
-    for nr in (uapi.UNIFIED_LAST + 1, 500, 1023, 0x40000000, 0x40000000 | 257, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+    for nr in (tables.UNIFIED_LAST + 1, 500, 1023, 0x40000000, 0x40000000 | 257, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
         assert answer(name, machine, nr) == ENOSYS
 
 
@@ -258,7 +258,7 @@ def test_x32_and_unknown_numbers_do_not_exist(name: str, machine: str) -> None:
 @pytest.mark.parametrize("name", STATIC)
 def test_numbers_without_a_row_are_refused(name: str, machine: str) -> None:
     known = {number(call.name, machine) for call in CALLS}
-    for nr in range(uapi.UNIFIED_FIRST):
+    for nr in range(tables.UNIFIED_FIRST):
         if nr not in known:
             assert answer(name, machine, nr) == EPERM
 
@@ -328,7 +328,7 @@ def test_filter_and_table_never_disagree_on_anything(name: str, machine: str, nr
     if call is not None:
         assert answer(name, machine, nr, args) == by_table(name, call, args)
     else:
-        assert answer(name, machine, nr, args) == (ENOSYS if nr >= uapi.UNIFIED_FIRST else EPERM)
+        assert answer(name, machine, nr, args) == (ENOSYS if nr >= tables.UNIFIED_FIRST else EPERM)
 
 
 @given(

@@ -8,7 +8,7 @@ import itertools
 import pyseccomp
 import pytest
 
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import tables, uapi
 from sandboxed_python.plan import filters, seccomp
 from sandboxed_python.plan.syscalls import (
     ARCH_PRCTLS,
@@ -70,7 +70,7 @@ def test_a_row_is_well_formed(call: Call) -> None:
             assert check.value & ~check.mask == 0
             assert check.mask <= INT or check.mask == REGISTER, "half of the high bits says nothing"
             assert check.equal or check.mask == REGISTER
-    number = uapi.UNIFIED_SYSCALLS.get(call.name)
+    number = tables.UNIFIED_SYSCALLS.get(call.name)
     if number is not None:
         assert not conditional, "from number 424 on answers are by number alone"
         assert call.rules or call.errno == errno.ENOSYS
@@ -129,25 +129,25 @@ def test_dangerous_commands_are_on_no_list(table: tuple[tuple[int, str, str], ..
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
 def test_every_call_of_the_kernel_has_a_row(machine: str) -> None:
     missing = set()
-    for number in range(uapi.UNIFIED_LAST + 1):
+    for number in range(tables.UNIFIED_LAST + 1):
         try:
             name = pyseccomp.resolve_syscall(uapi.AUDIT_ARCH[machine], number).decode()
         except ValueError:  # no call has this number, or this libseccomp doesn't know it yet
             continue
         if name not in BY_NAME:
             missing.add(name)
-        if number >= uapi.UNIFIED_FIRST:
-            assert uapi.UNIFIED_SYSCALLS[name] == number
+        if number >= tables.UNIFIED_FIRST:
+            assert tables.UNIFIED_SYSCALLS[name] == number
     assert missing <= set(WITHOUT_ROW)
 
 
 def test_every_row_is_a_call_of_the_kernel() -> None:
     for name in BY_NAME:
-        assert name in uapi.UNIFIED_SYSCALLS or any(
+        assert name in tables.UNIFIED_SYSCALLS or any(
             pyseccomp.resolve_syscall(uapi.AUDIT_ARCH[machine], name) >= 0 for machine in seccomp.MACHINES
         )
-    assert set(uapi.UNIFIED_SYSCALLS) <= set(BY_NAME)
-    assert sorted(uapi.UNIFIED_SYSCALLS.values()) == list(range(uapi.UNIFIED_FIRST, uapi.UNIFIED_LAST + 1))
+    assert set(tables.UNIFIED_SYSCALLS) <= set(BY_NAME)
+    assert sorted(tables.UNIFIED_SYSCALLS.values()) == list(range(tables.UNIFIED_FIRST, tables.UNIFIED_LAST + 1))
 
 
 def test_a_scope_only_adds() -> None:

@@ -20,7 +20,7 @@ from sandboxed_python.broker.request import (
     Request,
     StoppedError,
 )
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import notify, tables, uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load(names: Iterable[str]) -> dict[int, tuple[str, Handler]]:
     found: dict[int, tuple[str, Handler]] = {}
     for name in names:
         module = __import__(f"sandboxed_python.broker.{module_of[name]}", None, None, ["HANDLERS"])
-        number = uapi.BROKERED[name][_COLUMN]
+        number = tables.BROKERED[name][_COLUMN]
         if number is not None:
             found[number] = (name, module.HANDLERS[name])
     return found

@@ -17,7 +17,7 @@ from sandboxed_python.broker.judge import NEEDS, judge_stop, needs_of_open, perm
 from sandboxed_python.broker.paths import find, find_entry, find_or_entry
 from sandboxed_python.broker.place import BY_DESCRIPTOR, BY_NAME, Entry, Place, below
 from sandboxed_python.broker.request import CONTINUE, DeniedError, GoneError, StoppedError, int32
-from sandboxed_python.kernel import notify, uapi
+from sandboxed_python.kernel import notify, tables, uapi
 from sandboxed_python.plan.build import filter_scopes
 from sandboxed_python.plan.syscalls import CALLS
 from sandboxed_python.record.wire import WIRE
@@ -84,8 +84,8 @@ def handlers(*, listening: bool, way: str) -> dict[int, tuple[str, Handler]]:
         way: the plan's: with ``"exec"`` the first execve is the supervisor's own.
     """
     judges: dict[str, Judge] = {
-        **dict.fromkeys(uapi.BROKERED, _nothing),
-        **dict.fromkeys(uapi.AUDITED, _static),
+        **dict.fromkeys(tables.BROKERED, _nothing),
+        **dict.fromkeys(tables.AUDITED, _static),
         **dict.fromkeys(PLACES, _paths),
         **dict.fromkeys(("open", "openat", "openat2", "creat"), _open),
         **dict.fromkeys(("connect", "bind", "sendto"), _address),
@@ -93,13 +93,13 @@ def handlers(*, listening: bool, way: str) -> dict[int, tuple[str, Handler]]:
         "access": _access, "faccessat": _access, "faccessat2": _access,
         "socket": _static, "clone3": _clone3, "mmap": _map,
     }  # fmt: skip
-    numbers = {**uapi.NOTIFIED, **uapi.BROKERED, **uapi.AUDITED}
+    numbers = {**tables.NOTIFIED, **tables.BROKERED, **tables.AUDITED}
     found: dict[int, tuple[str, Handler]] = {}
     for name, judge in judges.items():
         number = numbers[name][_COLUMN]
         if number is not None:
             found[number] = (name, _noting(judge) if listening else _passing)
-    number = uapi.BROKERED["fsetxattr"][_COLUMN]
+    number = tables.BROKERED["fsetxattr"][_COLUMN]
     assert number is not None
     found[number] = ("fsetxattr", _wire_or(found[number][1]))
     return found

@@ -13,7 +13,7 @@ from sandboxed_python.broker.answer import MODULES, answer, close, deliver, load
 from sandboxed_python.broker.gate import may_map, tell_mapping
 from sandboxed_python.broker.identity import at_first
 from sandboxed_python.broker.request import CONTINUE, DENIED, Answer, Context, Request, failure, roam, rule_places
-from sandboxed_python.kernel import landlock, notify, seccomp, uapi
+from sandboxed_python.kernel import landlock, notify, seccomp, tables
 from sandboxed_python.plan.filters import AUDIT
 
 TYPE_CHECKING = False
@@ -216,10 +216,10 @@ class Broker:
         names = [name for part in parts for name in PART_CALLS.get(part, ())]
         handlers = load(names)
         if "map" in parts:
-            handlers[uapi.NOTIFIED["mmap"][_COLUMN]] = ("mmap", self._map)
+            handlers[tables.NOTIFIED["mmap"][_COLUMN]] = ("mmap", self._map)
         if "exec" in parts:
             for name in ("execve", "execveat"):
-                handlers[uapi.NOTIFIED[name][_COLUMN]] = (name, self._exec)
+                handlers[tables.NOTIFIED[name][_COLUMN]] = (name, self._exec)
         return handlers
 
     def _map(self, request: Request) -> Answer:

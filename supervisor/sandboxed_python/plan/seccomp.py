@@ -19,7 +19,7 @@ import os
 from errno import EACCES, ENOSYS, EPERM
 
 from sandboxed_python.errors import UnsupportedError
-from sandboxed_python.kernel import uapi
+from sandboxed_python.kernel import tables, uapi
 from sandboxed_python.plan.filters import AUDIT, BASE, EXEC, NO_MAP, NOTIFY, QUIET, SCOPES, notify_variant, variant
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def _audited() -> tuple[Notified, ...]:
         if call.name in ("ioctl", "prctl"):
             rules = [rule.checks for rule in call.rules if rule.scope]
             rows_of[call.name] = tuple(tuple((one.arg, one.mask, one.value) for one in checks) for checks in rules)
-    every = dict.fromkeys((*names, "fchmodat2", *uapi.AUDITED))
+    every = dict.fromkeys((*names, "fchmodat2", *tables.AUDITED))
     return tuple((name, checks) for name in every for checks in rows_of.get(name, ((),)))
 
 
@@ -201,7 +201,7 @@ def compile_static(scopes: Iterable[str], *, exec_way: bool, machine: str) -> by
     unified: dict[int, int] = {}
     for call in CALLS:
         allowing = call.allowing(granted)
-        number = uapi.UNIFIED_SYSCALLS.get(call.name)
+        number = tables.UNIFIED_SYSCALLS.get(call.name)
         if number is not None:
             if allowing:
                 unified[number] = _unconditional(call.name, uapi.SECCOMP_RET_ALLOW, *(rule.checks for rule in allowing))
@@ -229,7 +229,7 @@ def compile_notify(parts: Iterable[str], machine: str) -> bytes:
             raise ValueError(message)
         for name, numbers in NOTIFY_PARTS[part]:
             checks = tuple(_check(*fields) for fields in numbers)
-            number = uapi.UNIFIED_SYSCALLS.get(name)
+            number = tables.UNIFIED_SYSCALLS.get(name)
             if number is not None:
                 unified[number] = _unconditional(name, uapi.SECCOMP_RET_USER_NOTIF, checks)
             else:
@@ -268,7 +268,7 @@ def _errno(number: int) -> int:
 def _unconditional(name: str, action: int, *alternatives: tuple[Check, ...]) -> int:
     """Return the action of a call from number 424 on, whose answer can't depend on its arguments."""
     if all(alternatives):
-        message = f"{name}: argument checks are only possible below system call number {uapi.UNIFIED_FIRST}"
+        message = f"{name}: argument checks are only possible below system call number {tables.UNIFIED_FIRST}"
         raise ValueError(message)
     return action
 
@@ -313,7 +313,7 @@ def _prefix(
     count = len(numbers)
     block = [
         *((_JUMP_EQ, count - at + 2, 0, number) for at, number in enumerate(numbers)),
-        (_JUMP_GE, 0, 1, uapi.UNIFIED_LAST + 1),
+        (_JUMP_GE, 0, 1, tables.UNIFIED_LAST + 1),
         (_RETURN, 0, 0, beyond),
         (_RETURN, 0, 0, otherwise),
         (_RETURN, 0, 0, listed),
@@ -323,7 +323,7 @@ def _prefix(
         (_JUMP_EQ, 1, 0, uapi.AUDIT_ARCH[machine]),
         (_RETURN, 0, 0, foreign),
         (_LOAD, 0, 0, _NR_OFFSET),
-        (_JUMP_GE, 0, len(block), uapi.UNIFIED_FIRST),
+        (_JUMP_GE, 0, len(block), tables.UNIFIED_FIRST),
         *block,
     ]
 

@@ -11,8 +11,8 @@ How to read a row:
 - A check compares ``args[arg] & mask`` with ``value``. Masks cover only the bits that the kernel looks at: it takes an
   ``int`` or ``unsigned int`` from the low half of the register and ignores the rest, so a check of the whole register
   could be walked around with garbage in the high half (``TIOCSTI | 1 << 32``).
-- A call that has no row answers EPERM, ENOSYS from number 424 on (see ``uapi.UNIFIED_FIRST``): every call from there is
-  younger than 2019, and a libc or a program that knows it also knows kernels without it.
+- A call that has no row answers EPERM, ENOSYS from number 424 on (see ``tables.UNIFIED_FIRST``): every call from there
+  is younger than 2019, and a libc or a program that knows it also knows kernels without it.
 
 A scope never takes away what the table gives without it: a larger grant gives a superset.
 
