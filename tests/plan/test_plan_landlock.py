@@ -176,6 +176,21 @@ def test_a_grant_becomes_its_right() -> None:
     }
 
 
+@given(st.lists(ANYWHERE), st.lists(ANYWHERE), ANYWHERE)
+def test_rules_within_rules_are_left_out_and_change_nothing(read: list[str], write: list[str], path: str) -> None:
+    """Landlock walks up from the file, and adds up what it finds on the way."""
+    policy = Policy(read=tuple(map(tree, read)), write=tuple([tree(one) for one in write if one != "/"]))
+    rules = by_path(path_rules(policy, (), listing=nothing_there))
+    rights = 0
+    for place, mask in rules.items():
+        rights |= mask if within(path, place) else 0
+    expected = READ if covered(path, read) else 0
+    expected |= WRITE if covered(path, [one for one in write if one != "/"]) else 0
+    assert rights == expected
+    for place, mask in rules.items():
+        assert not [1 for other, more in rules.items() if other != place and within(place, other) and not mask & ~more]
+
+
 def test_reading_everything_is_the_root() -> None:
     rules = path_rules(Policy(read=(Grant(text="*", kind="all"),)), (), listing=nothing_there)
     assert by_path(rules) == {"/": READ}
