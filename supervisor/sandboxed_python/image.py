@@ -17,10 +17,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from io import FileIO
     from types import CodeType, ModuleType
 
     Row = tuple[str, bool, int, int, CodeType]
     Image = tuple[bytes, list[Row]]
+    """Of which Python, and the modules."""
 
 # What is needed by every start, by grants, by grants that leave something out, by the broker, by a program that may
 # start others, by a Python that it has started. In the order of their imports: a module comes after what it imports.
@@ -42,9 +44,10 @@ PARTS = {
         "plan.places",
     ),
     "watch": (
-        "kernel.notify", "kernel.files", "broker", "broker.request", "broker.remote", "broker.place", "broker.walk",
-        "broker.paths", "broker.judge", "broker.later", "broker.identity", "broker.answer", "broker.calls_read",
-        "broker.calls_change", "broker.calls_names", "broker.calls_open", "broker.gate", "broker.serve",
+        "kernel.tables", "kernel.notify", "kernel.files", "broker", "broker.request", "broker.remote", "broker.place",
+        "broker.walk", "broker.paths", "broker.judge", "broker.later", "broker.identity", "broker.answer",
+        "broker.calls_read", "broker.calls_change", "broker.calls_names", "broker.calls_open", "broker.gate",
+        "broker.serve",
     ),
     "inherit": (
         "child.inherit",
@@ -55,6 +58,7 @@ PARTS = {
         "child.hook", "child.permission", "child.traces", "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
+HEAD = 4096  # bytes of a file's head: what its reader runs, the version of Python, and how long the pieces are
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = "sandboxed_python"
 _missing = {"start"}
@@ -68,7 +72,7 @@ def load(part: str) -> None:
     _asked.add(part)
     try:
         with open(file_of(part), "rb", 0) as file:
-            image: Image = marshal.loads(file.read())
+            image = _read(file)
     except (OSError, ValueError, EOFError, TypeError):
         image = b"", []
     if _valid(part, image):
@@ -78,13 +82,24 @@ def load(part: str) -> None:
         _missing.add(part)
 
 
-def start(image: Image, this: ModuleType) -> None:
-    """Do the same for the part "start", which the command has read, and for this module, which comes from there."""
+def _read(file: FileIO) -> Image:
+    _entry, magic, sizes = marshal.loads(file.read(HEAD))
+    return magic, [row for size in sizes for row in marshal.loads(file.read(size))]
+
+
+def start(image: Image, this: ModuleType) -> bool:
+    """Do the same for the part "start", which the command has read, and for this module, which comes from there.
+
+    Returns:
+        Whether it was done.
+    """
     first = next((folder for folder in sys.path if os.path.isdir(f"{folder}/{_PACKAGE}")), "")
     if f"{first}/{_PACKAGE}" == FOLDER and _valid("start", image):  # the one that would be imported
         _missing.discard("start")
         sys.modules[this.__name__] = this
         _load(image[1])
+        return True
+    return False
 
 
 def again(image: Image, this: ModuleType) -> None:
@@ -151,10 +166,12 @@ def _valid(part: str, image: Image, every: int = 1) -> bool:
         magic, rows = image
         if magic != _frozen_importlib_external.MAGIC_NUMBER or tuple([row[0] for row in rows]) != PARTS[part]:
             return False
-        for name, _is_package, changed, size, code in rows[::every]:
-            source, _ = source_of(name)
-            found = os.stat(source)
-            if found.st_mtime_ns != changed or found.st_size != size or code.co_filename != source:
+        first, *_, code = rows[0]
+        if code.co_filename != source_of(first)[0]:  # made where this package was before
+            return False
+        for _name, _is_package, changed, size, code in rows[::every]:
+            found = os.stat(code.co_filename)
+            if found.st_mtime_ns != changed or found.st_size != size:
                 return False
     except (OSError, ValueError, TypeError):
         return False

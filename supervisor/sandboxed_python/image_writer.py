@@ -10,13 +10,37 @@ import marshal
 import os
 import sys
 
-from sandboxed_python.image import FOLDER, PARTS, file_of, source_of
+from sandboxed_python.image import FOLDER, HEAD, PARTS, file_of, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
     from sandboxed_python.image import Row
+
+# What runs when the file of an image has been opened: as ``_file``, in the package of the folder ``_folder``, with its
+# head as ``_head``. It reads the rest, and hands over to the module ``image`` in it.
+_READ = """
+_image = _head[1], [row for size in _head[2] for row in marshal.loads(_file.read(size))]
+_file.close()
+_this = type(sys)("sandboxed_python.image")
+_this.__file__ = f"{_folder}/sandboxed_python/image.py"
+exec(_image[1][1][4], _this.__dict__)
+"""
+_ENTRIES = {
+    # In the command; ``_path`` is ``sys.path`` without its folder.
+    "start": f"""
+if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    sys.path[:] = _path
+{_READ}
+if _this.start(_image, _this):
+    from sandboxed_python.cli.main import main
+""",
+    # In child/site/sitecustomize.py.
+    "again": f"{_READ}\n_this.again(_image, _this)\n",
+}
+# For more bytes than this at once, memory would be got from the kernel, page by page, and given back.
+_PIECE = 1 << 16
 
 
 def write_all() -> None:
@@ -38,7 +62,7 @@ def _write(part: str) -> None:
             found = os.stat(file.fileno())
             text = file.read()
         rows.append((name, is_package, found.st_mtime_ns, found.st_size, _compile(text, source)))
-    data = marshal.dumps((_frozen_importlib_external.MAGIC_NUMBER, rows))
+    data = _pack(part, rows)
     temporary = f"{file_of(part)}.{os.getpid()}"
     # As of the .pyc files beside it: nobody else may write, whatever the umask.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -49,6 +73,23 @@ def _write(part: str) -> None:
     except OSError:
         os.unlink(temporary)
         raise
+
+
+def _pack(part: str, rows: list[Row]) -> bytes:
+    pieces: list[bytes] = []
+    piece: list[Row] = []
+    for row in rows:
+        piece.append(row)
+        packed = marshal.dumps(piece)
+        if len(packed) > _PIECE or row is rows[-1]:
+            pieces.append(packed)
+            piece = []
+    entry = compile(_ENTRIES.get(part, ""), "", "exec", dont_inherit=True, optimize=2)
+    head = marshal.dumps((entry, _frozen_importlib_external.MAGIC_NUMBER, [len(packed) for packed in pieces]))
+    if len(head) > HEAD:
+        message = f"the head of an image has {len(head)} bytes"
+        raise OverflowError(message)
+    return head.ljust(HEAD, b"\0") + b"".join(pieces)
 
 
 def _compile(text: bytes, source: str) -> CodeType:

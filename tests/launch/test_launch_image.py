@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sandboxed_python
-from sandboxed_python.image import PARTS
+from sandboxed_python.image import HEAD, PARTS
+from tests.support import installed
 
 if TYPE_CHECKING:
     import pathlib
@@ -47,6 +48,50 @@ def test_nobody_else_may_write_the_image(cache: pathlib.Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(cache: pathlib.Path) -> None:
     run(cache, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))")
     assert list(cache.glob("*.image*")) == []
+
+
+# Runs the command's Python part where the copy of the package is found first.
+COMMAND = """
+import sys
+path, command = sys.argv[1:]
+sys.path.insert(1, path)
+sys.argv[:] = [command, "--version"]
+exec(compile(open(command).read(), command, "exec"), {"__name__": "__main__", "__file__": command})
+"""
+
+
+def started(cache: pathlib.Path) -> tuple[str, bool]:
+    """Start the command with a copy of the package; return what it says, and whether it has used the image."""
+    words = [sys.executable, "-I", "-X", "importtime", "-c", COMMAND, str(cache.parent.parent), installed()[0]]
+    ended = subprocess.run(words, check=True, timeout=60, capture_output=True, text=True)
+    return ended.stdout, "sandboxed_python.cli.args" not in ended.stderr
+
+
+def test_an_image_that_is_cut_short_or_not_ours_is_not_used(cache: pathlib.Path) -> None:
+    run(cache, "")
+    image = next(cache.glob("start.*"))
+    whole = image.read_bytes()
+    said = f"sandboxed-python {sandboxed_python.__version__}"
+    assert (said in started(cache)[0], started(cache)[1]) == (True, True)
+    for end in (0, 10, HEAD // 2, HEAD, HEAD + 1000, len(whole) - 1):
+        image.write_bytes(whole[:end])
+        assert (said in started(cache)[0], started(cache)[1]) == (True, False), end
+    image.write_bytes(bytes(HEAD) + whole[HEAD:])
+    assert started(cache)[1] is False
+    image.write_bytes(whole)
+    source = cache.parent / "errors.py"
+    os.utime(source, ns=(0, 0))
+    assert started(cache)[1] is False  # and the twin:
+    os.utime(source, ns=(0, os.stat(os.path.join(os.path.dirname(sandboxed_python.__file__), "errors.py")).st_mtime_ns))
+    assert started(cache)[1] is True
+
+
+def test_the_package_was_somewhere_else_before(cache: pathlib.Path) -> None:
+    run(cache, "")
+    moved = cache.parent.parent / "moved"
+    moved.mkdir()
+    shutil.move(cache.parent, moved)
+    assert started(moved / "sandboxed_python" / "__pycache__")[1] is False
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from sandboxed_python.record.log import Log
 
 
-def main(baseline: frozenset[str], scripts: str = "") -> None:
+def main(baseline: frozenset[str], command: str = "") -> None:
     """Run the command.
 
     Args:
         baseline: names in ``sys.modules`` before any of ours was imported.
-        scripts: folder of the installed command, or "".
+        command: path of the installed command, or "".
 
     In the supervisor this does not return; in a forked child it returns when the program has ended.
     """
@@ -53,7 +53,7 @@ def main(baseline: frozenset[str], scripts: str = "") -> None:
         os.execv(sys.executable, [sys.executable, "-I", *sys.orig_argv[-len(sys.argv) :]])
     supervisor = os.getpid()
     try:
-        run(sys.argv[1:], baseline, scripts)
+        run(sys.argv[1:], baseline, command.rpartition("/")[0])
     except SandboxError as error:
         fail(error)
     except Exception as error:
@@ -88,7 +88,7 @@ def run(words: list[str], baseline: frozenset[str], scripts: str) -> None:
     Args:
         words: after the command's name.
         baseline: as for ``main``.
-        scripts: as for ``main``.
+        scripts: folder of the installed command, or "".
 
     Raises:
         SandboxError: nothing was run, or the child could not be confined.

@@ -76,11 +76,9 @@ def _boot(folder, answer):
 
     try:
         with open(folder + "/__pycache__/again." + sys.implementation.cache_tag + ".image", "rb", 0) as file:
-            image = marshal.loads(file.read())
-        this = type(sys)(_PACKAGE + ".image")
-        this.__file__ = folder + "/image.py"
-        exec(image[1][1][4], this.__dict__)
-        this.again(image, this)
+            head = marshal.loads(file.read(4096))
+            names = {"sys": sys, "marshal": marshal, "_file": file, "_head": head, "_folder": os.path.dirname(folder)}
+            exec(head[0], names)
     except Exception:  # no image, or of another version: import everything
         pass
     if _PACKAGE not in sys.modules:
