@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandboxed_python.errors import KernelError
-from sandboxed_python.kernel import calls, uapi
+from sandboxed_python.kernel import calls, tables, uapi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -281,11 +281,22 @@ def test_message_errors_name_the_call(pipe: tuple[int, int]) -> None:
     assert receiving.value.errno == errno.ENOTSOCK
 
 
+def test_memory_is_read_and_written_where_it_is() -> None:
+    block = calls.Block(b"some bytes")
+    assert calls.bytes_at(block.address, 10) == b"some bytes"
+    calls.overwrite(block.address + 5, b"other")
+    assert block.data == b"some other"
+    with pytest.raises(BufferError):  # or its address would change
+        block.data.extend(b"!")
+    assert calls.Block(3).data == bytes(3)
+    assert calls.Block(b"").data == b""
+
+
 # Numbers
 
 
 TABLES: tuple[Mapping[str, tuple[int | None, int | None]], ...] = (
-    uapi.SYSCALLS, uapi.NOTIFIED, uapi.RAW, uapi.BROKERED, uapi.AUDITED,
+    uapi.SYSCALLS, tables.NOTIFIED, uapi.RAW, tables.BROKERED, tables.AUDITED,
 )  # fmt: skip
 
 
@@ -294,11 +305,11 @@ def test_system_call_numbers_are_libseccomps() -> None:
     checked = 0
     for machine, column in (("x86_64", 0), ("aarch64", 1)):
         arch = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}[machine]
-        tables: list[Mapping[str, int | None]] = [
+        every: list[Mapping[str, int | None]] = [
             *({name: row[column] for name, row in table.items()} for table in TABLES),
-            uapi.UNIFIED_SYSCALLS,
+            tables.UNIFIED_SYSCALLS,
         ]
-        for name, number in [row for table in tables for row in table.items()]:
+        for name, number in [row for table in every for row in table.items()]:
             known = pyseccomp.resolve_syscall(arch, name)
             if known >= 0 or number is None:  # an older libseccomp doesn't know the newest names
                 assert (machine, name, known if known >= 0 else None) == (machine, name, number)
@@ -311,9 +322,9 @@ def test_the_same_call_has_one_number_in_every_table() -> None:
     for table in TABLES:
         for name, numbers in table.items():
             assert seen.setdefault(name, numbers) == numbers
-            if name in uapi.UNIFIED_SYSCALLS:
-                assert set(numbers) == {uapi.UNIFIED_SYSCALLS[name]}
-    assert sorted(uapi.UNIFIED_SYSCALLS.values()) == list(range(uapi.UNIFIED_FIRST, uapi.UNIFIED_LAST + 1))
+            if name in tables.UNIFIED_SYSCALLS:
+                assert set(numbers) == {tables.UNIFIED_SYSCALLS[name]}
+    assert sorted(tables.UNIFIED_SYSCALLS.values()) == list(range(tables.UNIFIED_FIRST, tables.UNIFIED_LAST + 1))
 
 
 def test_structure_sizes_are_the_kernels() -> None:

@@ -51,6 +51,30 @@ def mask(*names: str) -> int:
     return process.capability_mask(names)
 
 
+SHOWN = """
+import subprocess
+def shown():
+    with open("/proc/self/cmdline", "rb") as file:
+        return [word.decode() for word in file.read().rstrip(b"\\0").split(b"\\0")]
+before = shown()
+"""
+
+
+@pytest.mark.parametrize("before", ["", "sys.orig_argv.append('nobody gave this')"], ids=["by libc", "by /proc"])
+def test_arguments_that_are_shown(before: str) -> None:
+    said = program(f"""{SHOWN}
+{before}
+process.set_arguments(["python", "job.py", "two words"])
+first = shown()
+process.set_arguments(["x" * 100000])
+out(before=before, first=first, last=shown())
+""")
+    assert said["before"][0] == sys.executable
+    assert said["first"] == ["python", "job.py", "two words"]
+    room = sum(len(word.encode()) + 1 for word in said["before"])
+    assert said["last"] == ["x" * (room - 1)]
+
+
 def test_capability_mask() -> None:
     assert process.capability_mask(()) == 0
     assert mask("CHOWN") == 1

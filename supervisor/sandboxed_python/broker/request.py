@@ -9,7 +9,7 @@ import errno
 import os
 
 from sandboxed_python.kernel import notify, uapi
-from sandboxed_python.kernel.calls import Char, addressof
+from sandboxed_python.kernel.calls import Block
 from sandboxed_python.policy.patterns import Matcher
 
 TYPE_CHECKING = False
@@ -312,8 +312,8 @@ class Request:
     def write_bytes(self, address: int, data: bytes) -> None:
         """Write ``data`` to the caller's memory, as ``write_memory``."""
         if data:
-            buffer = (Char * len(data)).from_buffer_copy(data)
-            self.write_memory(address, addressof(buffer), len(data))
+            block = Block(data)
+            self.write_memory(address, block.address, len(data))
 
     def wrong(self, error: Exception) -> Answer:
         """Report what should not happen, and return the denial that it is answered with. Never raises."""

@@ -259,7 +259,7 @@ EVENTS: dict[str, tuple[str, Callable[[Judge, Any, Any], Denial], Any]] = {
     # Telling an address, or the error number, touches no foreign memory; reading from an address does.
     "ctypes.PyObj_FromPtr": ("ffi", _switch, ("ffi", -1)),
     "ctypes.call_function": ("ffi", _switch, ("ffi", -1)),
-    "ctypes.cdata": ("ffi", _switch, ("ffi", -1)),
+    "ctypes.cdata": ("ffi", _handle, None),
     "ctypes.memoryview_at": ("ffi", _switch, ("ffi", -1)),
     "ctypes.string_at": ("ffi", _switch, ("ffi", -1)),
     "ctypes.wstring_at": ("ffi", _switch, ("ffi", -1)),

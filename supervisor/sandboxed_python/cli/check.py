@@ -158,11 +158,11 @@ def _restrict() -> None:
 
 def _read_child() -> None:
     """Read a child's memory with the rights that the supervisor has when it answers."""
-    from sandboxed_python.kernel.calls import Char, addressof
+    from sandboxed_python.kernel.calls import Block
     from sandboxed_python.kernel.notify import ClosedError, read_memory
 
     process.cut_capabilities(process.capability_mask(process.KEPT_CAPABILITIES))
-    secret = (Char * 8).from_buffer_copy(b"readable")
+    secret = Block(b"readable")
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -171,7 +171,7 @@ def _read_child() -> None:
         os._exit(0)
     os.close(reader)
     try:
-        if read_memory(pid, addressof(secret), 8) != b"readable":
+        if read_memory(pid, secret.address, 8) != b"readable":
             raise KernelError(errno.EIO, "process_vm_readv", str(pid))
     except ClosedError as error:
         raise KernelError(errno.EPERM, "process_vm_readv", str(pid)) from error

@@ -71,8 +71,8 @@ def function(name: str, *argument_types: Any) -> Any:
     return found
 
 
-def address_of_function(name: str) -> int:
-    """Return where the C function ``name`` of this process starts, 0 if there is none."""
+def address_of(name: str) -> int:
+    """Return where the C function or variable ``name`` of this process starts, 0 if there is none."""
     try:
         address: int = _ctypes.dlsym(_LIBC, name)
     except OSError:
@@ -136,9 +136,41 @@ def addressof(array: Any) -> int:
     return address
 
 
+class Block:
+    """Bytes that the kernel reads or writes: they stay where they are as long as this is alive.
+
+    A ctypes array has a type for each length, which takes as long to make as ten system calls.
+
+    Attributes:
+        data: the bytes.
+        address: where they are.
+        pointer: to them, for a function that takes a ``Pointer``.
+    """
+
+    __slots__ = ("address", "data", "pointer")
+
+    def __init__(self, content: bytes | int) -> None:
+        """Hold a copy of ``content``, or so many zero bytes."""
+        self.data = bytearray(content)
+        # As long as this is alive, the bytearray can't grow or shrink, and so move.
+        first = Char.from_buffer(self.data or bytearray(1))
+        self.address = _ctypes.addressof(first)
+        self.pointer: Any = _ctypes.byref(first)
+
+
+_memmove = function("memmove", Pointer, Pointer, Long)
+
+
+def bytes_at(address: int, size: int) -> bytes:
+    """Read this process's memory."""
+    block = Block(size)
+    _memmove(block.pointer, address, size)
+    return bytes(block.data)
+
+
 def overwrite(address: int, data: bytes) -> None:
     """Write into this process's memory."""
-    memoryview((Char * len(data)).from_address(address)).cast("B")[:] = data
+    _memmove(address, data, len(data))
 
 
 def get_errno() -> int:
@@ -215,9 +247,10 @@ class Poller:
         # struct pollfd: int fd; short events; short revents.
         packed = b"".join(fd.to_bytes(4, "little", signed=True) + asked.to_bytes(4, "little") for fd in descriptors)
         self._count = len(descriptors)
-        self._buffer = (Char * len(packed)).from_buffer_copy(packed)
-        self._descriptors = memoryview(self._buffer).cast("B").cast("i")
-        self.events = memoryview(self._buffer).cast("B").cast("h")
+        block = Block(packed)
+        self._buffer = block.pointer
+        self._descriptors = memoryview(block.data).cast("i")
+        self.events = memoryview(block.data).cast("h")
 
     def watch(self, index: int, descriptor: int) -> None:
         """Put another descriptor in the place of one; -1: none."""
@@ -274,11 +307,10 @@ _socketpair = function("socketpair", Long, Long, Long, Pointer)
 
 def socketpair() -> tuple[int, int]:
     """Return two connected close-on-exec stream sockets (AF_UNIX)."""
-    buffer = (Char * 8)()
-    result = _socketpair(uapi.AF_UNIX, uapi.SOCK_STREAM | uapi.SOCK_CLOEXEC, 0, buffer)
+    ends = Block(8)
+    result = _socketpair(uapi.AF_UNIX, uapi.SOCK_STREAM | uapi.SOCK_CLOEXEC, 0, ends.pointer)
     _libc_int("socketpair", result)
-    ends = bytes(buffer)
-    return int.from_bytes(ends[:4], "little"), int.from_bytes(ends[4:], "little")
+    return int.from_bytes(ends.data[:4], "little"), int.from_bytes(ends.data[4:], "little")
 
 
 _sendmsg = function("sendmsg", Long, Pointer, Long)
@@ -289,14 +321,12 @@ _CONTROL = 24  # CMSG_SPACE(sizeof(int)) on 64-bit Linux: size_t len, int level,
 _ONE = 20  # CMSG_LEN(sizeof(int)): the padding is room for a second descriptor, which nobody would close
 
 
-def _message(text: Any, control: Any) -> tuple[Any, list[Any]]:
-    """Build a struct msghdr for one iovec and one control buffer; the list keeps the memory alive."""
-    address = _ctypes.addressof
-    vector = (Char * 16).from_buffer_copy(address(text).to_bytes(8, "little") + len(text).to_bytes(8, "little"))
+def _message(text: Block, control: Block) -> tuple[Block, Block]:
+    """Build a struct msghdr for these two, which must stay alive, and the struct iovec that it points to."""
+    vector = Block(text.address.to_bytes(8, "little") + len(text.data).to_bytes(8, "little"))
     # name, namelen(+pad), iov, iovlen, control, controllen, flags(+pad)
-    words = (0, 0, address(vector), 1, address(control), _ONE, 0)
-    header = (Char * 56).from_buffer_copy(b"".join(word.to_bytes(8, "little") for word in words))
-    return header, [vector, text, control]
+    words = (0, 0, vector.address, 1, control.address, _ONE, 0)
+    return Block(b"".join([word.to_bytes(8, "little") for word in words])), vector
 
 
 def send_descriptor(sock: int, descriptor: int, text: bytes) -> None:
@@ -305,14 +335,15 @@ def send_descriptor(sock: int, descriptor: int, text: bytes) -> None:
     Raises:
         KernelError: sendmsg(2) failed.
     """
-    control = (Char * _CONTROL).from_buffer_copy(
+    control = Block(
         (20).to_bytes(8, "little")
         + _SOL_SOCKET.to_bytes(4, "little")
         + _SCM_RIGHTS.to_bytes(4, "little")
         + descriptor.to_bytes(8, "little")
     )
-    header, _alive = _message((Char * len(text)).from_buffer_copy(text), control)
-    if _sendmsg(sock, header, 0) < 0:
+    block = Block(text)
+    header, _vector = _message(block, control)
+    if _sendmsg(sock, header.pointer, 0) < 0:
         raise KernelError(get_errno(), "sendmsg", f"{sock}, descriptor {descriptor}")
 
 
@@ -325,16 +356,16 @@ def receive_descriptor(sock: int, size: int) -> tuple[bytes, int]:
     Raises:
         KernelError: recvmsg(2) failed.
     """
-    text = (Char * size)()
-    control = (Char * _CONTROL)()
-    header, _alive = _message(text, control)
+    text = Block(size)
+    control = Block(_CONTROL)
+    header, _vector = _message(text, control)
     while True:
-        received: int = _recvmsg(sock, header, uapi.MSG_CMSG_CLOEXEC)
+        received: int = _recvmsg(sock, header.pointer, uapi.MSG_CMSG_CLOEXEC)
         if received >= 0:
             break
         if get_errno() != errno.EINTR:
             raise KernelError(get_errno(), "recvmsg", str(sock))
-    answer = bytes(control)
-    length = int.from_bytes(bytes(header)[40:48], "little")
+    answer = control.data
+    length = int.from_bytes(header.data[40:48], "little")
     has_one = length >= 20 and answer[8:16] == b"\x01\x00\x00\x00\x01\x00\x00\x00"
-    return bytes(text)[:received], int.from_bytes(answer[16:20], "little") if has_one else -1
+    return bytes(text.data[:received]), int.from_bytes(answer[16:20], "little") if has_one else -1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, Long, Pointer, addressof, function, get_errno, quick_function
+from sandboxed_python.kernel.calls import Block, Char, Long, Pointer, addressof, function, get_errno, quick_function
 from sandboxed_python.kernel.notify import COLUMN, Word, failed, number_of
 
 TYPE_CHECKING = False
@@ -152,12 +152,13 @@ def getxattr(descriptor: int, name: bytes | None, size: int) -> tuple[int, bytes
     Raises:
         OSError: as getxattr(2) and listxattr(2).
     """
-    buffer = (Char * size)() if size else None
+    block = Block(size) if size else None
+    buffer = block.pointer if block else None
     path = by_descriptor(descriptor)
     length: int = _listxattr(path, buffer, size) if name is None else _getxattr(path, name, buffer, size)
     if length < 0:
         raise failed()
-    return length, bytes(buffer)[:length] if buffer is not None else b""
+    return length, bytes(block.data[:length]) if block else b""
 
 
 def setxattr(descriptor: int, name: bytes, value: bytes, flags: int) -> None:

@@ -1,6 +1,6 @@
 """Letting libc's ``fstat(2)`` pass a notifying filter that wants to see every path.
 
-Runs in: child, before the program; the forked child only.
+Runs in: supervisor, before it forks a child.
 
 glibc 2.33 to 2.38 make fstat() a ``newfstatat(descriptor, "", buffer, AT_EMPTY_PATH)``. That flag only *allows* an
 empty path: another one is followed as usual. So a filter, which sees the path's address and not its text, can't let the
@@ -17,7 +17,7 @@ import os
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, Long, Pointer, address_of_function, function, syscall
+from sandboxed_python.kernel.calls import Block, Long, Pointer, address_of, bytes_at, function, syscall
 
 _PAGE = 4096
 _LEA_RSI = b"\x48\x8d\x35"  # lea rsi, [rip + displacement]: the second argument, a constant's address
@@ -39,15 +39,15 @@ def seal_empty_path() -> int:
         syscall("mseal", address & -_PAGE, _PAGE, 0)
     except KernelError:  # before Linux 6.10
         return 0
-    return address if bytes((Char * 1).from_address(address)) == b"\0" else 0
+    return address if bytes_at(address, 1) == b"\0" else 0
 
 
 def _find() -> int:
     """Return the address that libc's fstat() passes as its path, or 0 if its code isn't what is known."""
-    start = address_of_function("fstat")
+    start = address_of("fstat")
     if not start:
         return 0
-    code = bytes((Char * _LOOKED_AT).from_address(start))
+    code = bytes_at(start, _LOOKED_AT)
     at = code.find(_LEA_RSI)
     if at < 0 or at + 7 > len(code):
         return 0
@@ -57,7 +57,7 @@ def _find() -> int:
 def _is_constant(address: int) -> bool:
     """Tell whether the address lies in a private read-only mapping of a file (PROCMAP_QUERY, Linux 6.11)."""
     # u64 size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode, ...
-    query = (Char * _QUERY_SIZE).from_buffer_copy(
+    query = Block(
         b"".join([word.to_bytes(8, "little") for word in (_QUERY_SIZE, 0, address)]).ljust(_QUERY_SIZE, b"\0")
     )
     try:
@@ -65,11 +65,11 @@ def _is_constant(address: int) -> bool:
     except OSError:
         return False
     try:
-        if _ioctl(maps, uapi.PROCMAP_QUERY, query) & 0xFFFFFFFF:
+        if _ioctl(maps, uapi.PROCMAP_QUERY, query.pointer) & 0xFFFFFFFF:
             return False
     finally:
         os.close(maps)
-    answer = bytes(query)
+    answer = query.data
     flags, inode = int.from_bytes(answer[40:48], "little"), int.from_bytes(answer[64:72], "little")
     wanted = uapi.PROCMAP_QUERY_VMA_READABLE
     changing = uapi.PROCMAP_QUERY_VMA_WRITABLE | uapi.PROCMAP_QUERY_VMA_SHARED

@@ -11,7 +11,7 @@ import errno
 import os
 
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, addressof, get_errno, quick_function
+from sandboxed_python.kernel.calls import Block, Char, addressof, get_errno, quick_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,12 +202,12 @@ def read_memory(task: int, address: int, size: int) -> bytes:
     """
     if not size:
         return b""
-    buffer = (Char * size)()
-    local, remote = (Word * 2)(addressof(buffer), size), (Word * 2)(address, size)
+    block = Block(size)
+    local, remote = (Word * 2)(block.address, size), (Word * 2)(address, size)
     result: int = _readv(task, local, 1, remote, 1, 0)
     if result != size:
         raise _untransferred(result)
-    return bytes(buffer)
+    return bytes(block.data)
 
 
 def write_memory(task: int, address: int, source: int, size: int) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, addressof, overwrite, prctl, syscall
+from sandboxed_python.kernel.calls import Block, address_of, bytes_at, overwrite, prctl, syscall
 
 # What root keeps: file work, its own ids, its own processes, low ports. Everything else can undo a sandbox.
 KEPT_CAPABILITIES = (
@@ -29,10 +30,9 @@ def _header() -> bytes:
 
 def get_capabilities() -> tuple[int, int, int]:
     """Return the effective, permitted and inheritable sets of this process as bit masks (capget(2))."""
-    data = (Char * 24)()
-    syscall("capget", _header(), data)
-    raw = bytes(data)
-    words = [int.from_bytes(raw[at : at + 4], "little") for at in range(0, 24, 4)]
+    data = Block(24)
+    syscall("capget", _header(), data.pointer)
+    words = [int.from_bytes(data.data[at : at + 4], "little") for at in range(0, 24, 4)]
     return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
 
 
@@ -88,9 +88,9 @@ def stop_core_dumps() -> None:
     Raises:
         KernelError: the kernel refused.
     """
-    limits = (Char * 16)()  # struct rlimit64: soft, hard
-    syscall("prlimit64", 0, uapi.RLIMIT_CORE, None, limits)
-    syscall("prlimit64", 0, uapi.RLIMIT_CORE, bytes(8) + bytes(limits)[8:], None)
+    limits = Block(16)  # struct rlimit64: soft, hard
+    syscall("prlimit64", 0, uapi.RLIMIT_CORE, None, limits.pointer)
+    syscall("prlimit64", 0, uapi.RLIMIT_CORE, bytes(8) + bytes(limits.data[8:]), None)
 
 
 def die_with_parent(parent: int, signal_number: int) -> bool:
@@ -147,8 +147,8 @@ def count_filters(pid: int) -> int:
 
 def set_name(name: str) -> None:
     """Set what ps(1) calls the command of this process: 15 bytes of ``name``. Its arguments stay (PR_SET_NAME)."""
-    buffer = (Char * 16).from_buffer_copy(name.encode()[:15].ljust(16, b"\0"))
-    prctl(uapi.PR_SET_NAME, addressof(buffer))
+    block = Block(name.encode()[:15].ljust(16, b"\0"))
+    prctl(uapi.PR_SET_NAME, block.address)
 
 
 def set_title(title: str) -> None:
@@ -165,13 +165,19 @@ def set_arguments(words: list[str]) -> None:
     """Show these arguments in ps(1), as far as there is room in the memory of those that this process was started with.
 
     Raises:
-        OSError: /proc can't be read.
+        OSError: /proc can't be read, and libc doesn't tell where that memory is.
     """
-    with open("/proc/self/stat", "rb", 0) as file:
-        fields = file.read(4096).rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+    now = b"".join([os.fsencode(word) + b"\0" for word in sys.orig_argv])
+    size = len(now)
+    pointer = address_of("program_invocation_name")  # to argv[0]; program_invocation_name(3)
+    start = int.from_bytes(bytes_at(pointer, 8), "little") if pointer else 0
+    if not start or bytes_at(start, size) != now:
+        with open("/proc/self/stat", "rb", 0) as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)
+        size = end - start
     text = b"\0".join([os.fsencode(word) for word in words])
-    overwrite(start, text[: end - start - 1].ljust(end - start, b"\0"))
+    overwrite(start, text[: size - 1].ljust(size, b"\0"))
 
 
 def lower_limit(name: str, value: int) -> None:

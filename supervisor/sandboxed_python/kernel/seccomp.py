@@ -5,12 +5,11 @@ Runs in: child; ``set_sync_wake_up``: supervisor. Source: seccomp(2).
 
 from __future__ import annotations
 
-import _ctypes
 import errno
 
 from sandboxed_python.errors import KernelError
 from sandboxed_python.kernel import uapi
-from sandboxed_python.kernel.calls import Char, Long, Pointer, function, syscall
+from sandboxed_python.kernel.calls import Block, Long, Pointer, function, syscall
 
 
 def load_filter(program: bytes) -> None:
@@ -49,9 +48,9 @@ def load_notifying_filter(program: bytes) -> int:
 
 
 def _load(program: bytes, flags: int) -> int:
-    instructions = (Char * len(program)).from_buffer_copy(program)
+    instructions = Block(program)
     # struct sock_fprog: unsigned short len, padding, struct sock_filter *filter.
-    fprog = (len(program) // 8).to_bytes(8, "little") + _ctypes.addressof(instructions).to_bytes(8, "little")
+    fprog = (len(program) // 8).to_bytes(8, "little") + instructions.address.to_bytes(8, "little")
     return syscall("seccomp", uapi.SECCOMP_SET_MODE_FILTER, flags, fprog)
 
 

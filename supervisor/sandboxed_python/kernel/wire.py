@@ -28,7 +28,7 @@ def say(wire: int, name: str, value: bytes) -> int:
     Raises:
         KernelError: the supervisor's errno; ``EBADF``: nobody listens.
     """
-    return _call(wire, name, (Char * max(len(value), 1)).from_buffer_copy(value or b"\0"), len(value))
+    return _call(wire, name, value, len(value))
 
 
 def ask(wire: int, name: str) -> bytes:
@@ -39,7 +39,7 @@ def ask(wire: int, name: str) -> bytes:
     """
     size = 16384
     while True:
-        buffer = (Char * size)()
+        buffer = (Char * size)()  # no Block: while the program runs, the hook lets nobody make one
         try:
             length = _call(wire, name, buffer, size)
         except KernelError as error:
