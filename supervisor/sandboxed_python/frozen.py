@@ -39,10 +39,10 @@ class Frozen:
         own = cls.__dict__.get("__annotations__")
         if own is None:
             own = cls.__annotations__
-        names = [name for name in own if not name.startswith("_") and name not in cls._fields]
+        names = [name for name in own if name[0] != "_" and name not in cls._known]
         cls._fields = (*cls._fields, *names)
         cls._known = frozenset(cls._fields)
-        cls._needed = frozenset([name for name in cls._fields if not hasattr(cls, name)])
+        cls._needed = cls._needed.union(names).difference(cls.__dict__)
 
     def __init__(self, **values: Any) -> None:
         """Set every field that is given; the others' defaults are the class's attributes."""

@@ -242,3 +242,6 @@ def test_a_run_loads_nothing_slow(tmp_path: object) -> None:
     # About forty come in one image, where the installation could be written to when it was first used.
     assert len(ours) < 80, sorted(ours)
     assert foreign <= STANDARD, sorted(foreign - STANDARD)
+    off = loaded(program) - before  # becomes plain python
+    assert off & SLOW == set()
+    assert {name for name in off if not name.startswith("sandboxed_python")} <= STANDARD

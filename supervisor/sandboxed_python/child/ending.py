@@ -55,7 +55,9 @@ class Ending:
         """
         self._baseline = baseline
         self._own = sys.stdin, sys.stdout, sys.stderr
-        self._plain = all(name.partition(".")[0] in _KNOWN or _inert(sys.modules[name]) for name in baseline)
+        known = sys.stdlib_module_names
+        rest = [name for name in baseline if name.partition(".")[0] not in known and name not in _KNOWN]
+        self._plain = all(_inert(sys.modules[name]) for name in rest)
 
     def begin(self) -> None:
         """Note that the program starts now: what comes to be from here on is the program's."""
@@ -105,8 +107,8 @@ class Ending:
         return True
 
 
-# Modules that hold nothing to be cleaned up at the start: the standard library's, and setuptools' import hook.
-_KNOWN = sys.stdlib_module_names | {"__main__", "_distutils_hack"}
+# Besides the standard library's, modules that hold nothing to be cleaned up at the start: setuptools' import hook.
+_KNOWN = frozenset(("__main__", "_distutils_hack", "_distutils_hack.override"))
 _INERT = _HARMLESS | {str, int, bool, bytes, type(None), type(sys), _importer.ModuleSpec}
 
 

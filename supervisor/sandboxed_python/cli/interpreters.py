@@ -6,13 +6,11 @@ Runs in: supervisor.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 from sandboxed_python.cli.args import ENVIRONMENT
 from sandboxed_python.cli.main import say
 from sandboxed_python.launch.exits import CODE
-from sandboxed_python.plan.foreign import other_runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +20,11 @@ if TYPE_CHECKING:
 
 def other(python: str, scripts: str) -> Runtime:
     """Return the facts about the interpreter that ``--python`` names; end with the shell's codes if there is none."""
+    # Not for plain python, whose start would take half as long again.
+    import shutil
+
+    from sandboxed_python.plan.foreign import other_runtime
+
     found = shutil.which(python)
     if found is None:
         exists = os.path.exists(python)

@@ -52,6 +52,8 @@ class Prepared:
             from sandboxed_python.plan.forks import counting
 
             self.notify_filter = counting(self.notify_filter, plan.machine)
+        if plan.fstat_passes and (address := fstat.seal_empty_path()):
+            self.notify_filter = fstat.pass_fstat(self.notify_filter, address)
         self.resource_limits = resource_limits(plan)
 
     def close(self) -> None:
@@ -181,19 +183,15 @@ def confine(plan: Plan, prepared: Prepared | inner.Prepared, session: Session, k
         step = "environment"
         for name in plan.unset:
             os.environ.pop(name, None)
-        step = "fstat"
-        notify_filter = prepared.notify_filter
-        if plan.fstat_passes and (address := fstat.seal_empty_path()):
-            notify_filter = fstat.pass_fstat(notify_filter, address)
         step = "no_new_privs"
         process.set_no_new_privs()
         if prepared.ruleset >= 0:
             step = "Landlock"
             syscall("landlock_restrict_self", prepared.ruleset, 0)
             os.close(prepared.ruleset)
-        if notify_filter:
+        if prepared.notify_filter:
             step = "seccomp notifications"
-            listener = seccomp.load_notifying_filter(notify_filter)
+            listener = seccomp.load_notifying_filter(prepared.notify_filter)
             send_descriptor(session.channel, listener, b"L")
             os.close(listener)
         step = "seccomp"

@@ -55,6 +55,7 @@ class Session:
         doubtful: signals that may have gone to the child, too: number, sender's pid, when (monotonic seconds).
         log: where denials are written down, or None.
         waker: pid of the process that continued this one when the child went on after a stop, or -1.
+        kept: what only the child uses: to take it apart here would copy the pages that hold it.
         status: wait status of the child once it has ended, else None.
     """
 
@@ -82,6 +83,7 @@ class Session:
         self.doubtful: list[tuple[int, int, float]] = []
         self.log: Log | None = None
         self.waker = -1
+        self.kept: object = None
         self.status: int | None = None
         self.channel, self._other = socketpair()
         # An inherited SIG_IGN of SIGCHLD would make the kernel throw the child's status away.

@@ -79,6 +79,7 @@ def start(
     except OSError as error:
         raise LaunchError(_lacking(error)) from error
     if not in_child:
+        session.kept = program
         prepared.close()
         session.enter(group)
         process.set_name(NAME)

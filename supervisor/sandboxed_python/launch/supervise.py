@@ -219,7 +219,7 @@ def restricter(plan: Plan) -> Restrict:
 
 def _handshake(session: Session) -> None:
     """Take the listener or the failure that the child sends, or the end of what it has to say."""
-    text, descriptor = receive_descriptor(session.channel, 65536)
+    text, descriptor = receive_descriptor(session.channel, 16384)
     if text[:1] == FAILED:
         _pid, session.status = os.waitpid(session.pid, 0)
         raise LaunchError(text[1:].decode("utf-8", "surrogateescape"))

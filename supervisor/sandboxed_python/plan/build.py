@@ -179,7 +179,7 @@ def map_gate(policy: Policy, runtime: Runtime, real: implicit.RealPaths, written
     if policy.granted("addon"):
         return None
     trees = [*implicit.LIBRARY_TREES, f"{runtime.platstdlib}/lib-dynload", f"{runtime.base_prefix}/lib"]
-    files = [os.path.realpath(runtime.executable)]
+    files = [real.of(runtime.executable) or runtime.executable]
     # With --allow-ffi, ctypes may load what the user's own grants let the program read.
     if policy.granted("ffi"):
         trees += [path for grant in policy.read if grant.kind == "tree" for path in grant.paths]

@@ -81,11 +81,11 @@ def this_runtime(scripts: str = "") -> Runtime:
 def sees_system_site(prefix: str) -> bool:
     """Tell whether a virtual environment includes the system's site-packages (pyvenv.cfg)."""
     try:
-        with open(f"{prefix}/pyvenv.cfg", encoding="utf-8", errors="replace") as file:
-            lines = file.read().lower().split("\n")
+        with open(f"{prefix}/pyvenv.cfg", "rb", 0) as file:
+            lines = (file.readall() or b"").lower().split(b"\n")
     except OSError:
         return False
-    return any(line.replace(" ", "") == "include-system-site-packages=true" for line in lines)
+    return b"include-system-site-packages=true" in [line.replace(b" ", b"").rstrip(b"\r") for line in lines]
 
 
 def user_sites_of(version: str = f"python3.{sys.version_info[1]}") -> tuple[str, ...]:

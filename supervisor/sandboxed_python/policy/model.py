@@ -142,10 +142,12 @@ class Policy(Frozen):
         """Tell whether everything may be written: by a literal ``*``."""
         return all(layer.writer.all for layer in self.layers)
 
-    @property
+    @cached_property
     def metadata_open(self) -> bool:
         """Tell whether every path may be asked for metadata, so that nobody need be asked."""
-        return all(layer.reader.all or "fs.metadata" in layer.scopes for layer in self.layers)
+        return all(
+            "fs.metadata" in layer.scopes or "all" in [grant.kind for grant in layer.read] for layer in self.layers
+        )
 
     def granted(self, scope: str) -> bool:
         """Tell whether a switch is granted. ``addon`` implies ``ffi``: native code can call what it likes."""
