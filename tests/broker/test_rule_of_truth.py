@@ -722,7 +722,7 @@ def _judge(case: Case, found: Found, refused: list[Operation]) -> str:
     return f"OVER-DENIAL (without: {want})" if denied else f"OTHER ANSWER (without: {want})"
 
 
-@pytest.mark.parametrize("part", range(TESTS))
+@pytest.mark.parametrize("part", [pytest.param(part, marks=[pytest.mark.slow] * (part > 1)) for part in range(TESTS)])
 def test_the_rule(part: int, tmp_path: pathlib.Path) -> None:
     support.need()
     found = Found([], Counter(), Counter())

@@ -89,6 +89,7 @@ def test_another_process_by_a_timer(attacker: Attacker) -> None:
         assert not victim.killed(confined), confined.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -298,6 +298,7 @@ def test_a_limit_of_others_is_not_ours(memory: Ground, folder: str) -> None:
     eventually(lambda: untouched(memory))
 
 
+@pytest.mark.slow
 @PLACES
 def test_a_start_that_fails_leaves_nothing(place: Ground, where: str) -> None:
     before, home = place.state(), getattr(place, where)

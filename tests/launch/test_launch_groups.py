@@ -107,6 +107,7 @@ def test_a_program_in_a_group_of_its_own_gets_what_its_group_did_not() -> None:
         assert program.end().stdout == "SIGTERM\n"
 
 
+@pytest.mark.slow
 def test_without_a_witness_every_signal_is_passed_on() -> None:
     with started([*installed(), "--permission", "-c", COUNT.format("", 1)]) as program:
         ready(program)
@@ -117,6 +118,7 @@ def test_without_a_witness_every_signal_is_passed_on() -> None:
         assert (ended.code, ended.stdout) == (0, "SIGTERM\n"), ended.said
 
 
+@pytest.mark.slow
 def test_a_stopped_witness_holds_nobody_up() -> None:
     with census() as counted, started([*installed(), "--permission", "-c", COUNT.format("", 1)]) as program:
         ready(program)
@@ -256,6 +258,7 @@ def test_nohup(folder: str, option: list[str]) -> None:
         counted.soon_nobody()
 
 
+@pytest.mark.slow
 def test_a_shells_background_jobs() -> None:
     """``wait`` tells their codes; ``kill %1`` and ``fg`` in a shell with job control signal the group."""
     shell = tool("bash")

@@ -24,6 +24,8 @@ MIB = 1 << 20
 LIMIT = 124
 SLEEP = "import time; time.sleep(30)"
 WAYS = pytest.mark.parametrize("way", [[], ["-B"]], ids=["fork", "exec"])
+# Of what takes a second or more.
+SLOW_WAYS = pytest.mark.parametrize("way", [[], pytest.param(["-B"], marks=pytest.mark.slow)], ids=["fork", "exec"])
 
 
 def ended_by(ended: Finished, flag: str) -> None:
@@ -45,7 +47,7 @@ def result(folder: str, sandbox: Run, *words: str) -> tuple[Finished, dict[str, 
 # Time
 
 
-@WAYS
+@SLOW_WAYS
 def test_time(sandbox: Run, folder: str, way: list[str]) -> None:
     ended, said = result(folder, sandbox, "--limit-time=1s", *way, "-c", SLEEP)
     ended_by(ended, "--limit-time=1s")
@@ -69,6 +71,7 @@ def test_time_kills_what_ignores_it_after_the_grace(sandbox: Run) -> None:
     assert 1 <= ended.seconds < 10
 
 
+@pytest.mark.slow
 def test_time_ends_a_stopped_job(sandbox: Run) -> None:
     """Whoever stops itself doesn't live longer; the supervisor isn't stopped with it, since it isn't the leader."""
     source = "import os, subprocess, sys, time\nsubprocess.run([sys.executable, '-c', 'import os; os.kill(os.getpid(), 19)'])"
@@ -96,7 +99,7 @@ time.sleep(60)
 # Processor time
 
 
-@WAYS
+@SLOW_WAYS
 def test_cpu(sandbox: Run, folder: str, way: list[str]) -> None:
     ended, said = result(folder, sandbox, "--limit-cpu=1s", *way, "-c", "while True: pass")
     ended_by(ended, "--limit-cpu=1s")
@@ -145,7 +148,7 @@ print("done")
 """
 
 
-@WAYS
+@SLOW_WAYS
 def test_memory(sandbox: Run, folder: str, way: list[str]) -> None:
     ended, said = result(folder, sandbox, "--limit-memory=256M", *way, "-c", GROW.format(1000, 0.005))
     ended_by(ended, "--limit-memory=256M")
@@ -169,6 +172,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_tree_and_shared_pages_count_once(sandbox: Run, folder: str) -> None:
     words = ["--allow-child-process", "--limit-memory=256M", "-c"]
     granted, said = result(folder, sandbox, *words, SHARED.format(150, "pass"))
@@ -339,6 +343,7 @@ def test_output_that_nobody_reads_keeps_no_signal_waiting(sandbox: Run) -> None:
         assert program.process.wait(30) == -15
 
 
+@pytest.mark.slow
 def test_output_on_a_terminal_comes_line_by_line(sandbox: Run) -> None:
     sandbox("-c", "0")
     source = "import sys, time\nprint('first', sys.stdout.isatty())\ntime.sleep(2)\nprint('second')"

@@ -418,6 +418,11 @@ def test_job_control_in_a_shell(option: str) -> None:
         screen.type(f"{command} &\n")
         pid = int(screen.expect(r"ready (\d+)\n")[1])
         eventually(lambda: state(pid) == "T", "stopped by its reading")
+        # What the shell doesn't know as stopped, fg doesn't continue; it says so before a prompt.
+        supervisor = psutil.Process(pid).ppid()
+        eventually(lambda: state(supervisor) == "T", "stopped with it")
+        screen.type("\n")
+        screen.expect("Stopped")
         screen.type("fg\n")
         eventually(lambda: state(pid) == "S", "the program goes on")
         screen.type("\x03")
@@ -520,6 +525,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_the_supervisor_stays_on_one_processor_only_while_it_serves() -> None:
     """It goes where the caller is, and is given back what it had; nothing that is started has less."""
     all_of_them = os.sched_getaffinity(0)

@@ -70,6 +70,7 @@ def test_nobody_is_left_when_the_job_ends(option: list[str], ending: str) -> Non
                 counted.nobody()
 
 
+@pytest.mark.slow
 def test_nobody_is_left_when_the_supervisor_is_killed() -> None:
     seed = random.randrange(2**32)
     moments = random.Random(seed)

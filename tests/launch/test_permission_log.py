@@ -348,6 +348,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "lost"), [(signal.SIGKILL, 64), (signal.SIGTERM, 0), (None, 0)], ids=["killed", "SIGTERM", "a limit"]
 )

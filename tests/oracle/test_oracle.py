@@ -127,6 +127,7 @@ def test_operations(chunk: int, tmp_path: pathlib.Path, sandbox: support.Run) ->
     assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chunk", [pytest.param(chunk, marks=[pytest.mark.slow] if chunk % 6 else []) for chunk in range(12)]
 )

@@ -79,6 +79,7 @@ def url() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", CLIENTS)
 def test_clients(client: str, url: str, folder: str, sandbox: Run) -> None:
     name = client.partition(",")[0]

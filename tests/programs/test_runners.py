@@ -81,6 +81,7 @@ def bench(folder: str) -> Bench:
     return Bench(folder)
 
 
+@pytest.mark.slow
 def test_uvx(bench: Bench) -> None:
     uv = installer("uv")
     bench.works(
@@ -88,6 +89,7 @@ def test_uvx(bench: Bench) -> None:
     )
 
 
+@pytest.mark.slow
 def test_uv_run(bench: Bench) -> None:
     uv = installer("uv")
     with_both = ["--no-project", "--with", wheel.NAME, "--with", OURS]
