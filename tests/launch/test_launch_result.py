@@ -75,6 +75,16 @@ time.sleep(0.3)
     assert 20 << 20 <= used["io"]["written_bytes"] < 25 << 20
 
 
+def test_bytes_are_the_jobs_to_the_last(sandbox: Run, file: str) -> None:
+    """And none of those that looking at the accounts takes."""
+    found = []
+    for size in (0, 5000):
+        assert sandbox(f"--result={file}", "-c", f"import os; os.read(os.open('/dev/zero', 0), {size})").code == 0
+        found.append(load(file)["used"]["io"])
+    assert (found[0]["read_bytes"], found[0]["written_bytes"]) == (0, 0)
+    assert found[1]["read_bytes"] == 5000
+
+
 def test_what_was_enforced(sandbox: Run, file: str) -> None:
     sandbox(f"--result={file}", "--limit-time=1m", "--allow-worker", "-c", "0")
     enforced = load(file)["enforced"]

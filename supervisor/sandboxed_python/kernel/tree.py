@@ -120,14 +120,18 @@ def others_io() -> list[int] | None:
     That is what the process has on its account without what its own thread has: descendants that were waited for count
     for who waited. None where the kernel keeps no account.
     """
-    whole, own = _read_io("/proc/self/io"), _read_io("/proc/thread-self/io")
-    return None if whole is None or own is None else [all_ - mine for all_, mine in zip(whole, own, strict=True)]
-
-
-def _read_io(path: str) -> list[int] | None:
     try:
-        with open(path, "rb", 0) as file:
-            rows = dict([line.split(b": ") for line in (file.readall() or b"").splitlines()])
-        return [int(rows[name.encode()]) for name in IO]
+        own, read = _read_io("/proc/thread-self/io")
+        whole, _ = _read_io("/proc/self/io")
     except (OSError, KeyError, ValueError):
         return None
+    own[0] += read  # which "whole" has, too
+    return [all_ - mine for all_, mine in zip(whole, own, strict=True)]
+
+
+def _read_io(path: str) -> tuple[list[int], int]:
+    """Return what an account says, and how many bytes that were."""
+    with open(path, "rb", 0) as file:
+        text = file.readall() or b""
+    rows = dict([line.split(b": ") for line in text.splitlines()])
+    return [int(rows[name.encode()]) for name in IO], len(text)
