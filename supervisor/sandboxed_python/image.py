@@ -93,8 +93,7 @@ def start(image: Image, this: ModuleType) -> bool:
     Returns:
         Whether it was done.
     """
-    first = next((folder for folder in sys.path if os.path.isdir(f"{folder}/{_PACKAGE}")), "")
-    if f"{first}/{_PACKAGE}" == FOLDER and _valid("start", image):  # the one that would be imported
+    if _valid("start", image):
         _missing.discard("start")
         sys.modules[this.__name__] = this
         _load(image[1])
@@ -135,7 +134,8 @@ def _load(rows: list[Row]) -> None:
 
 def write_missing() -> None:
     """Write all images if one was looked for in vain, and this process may write beside the package."""
-    if not _missing or sys.dont_write_bytecode or not os.access(f"{FOLDER}/__pycache__", os.W_OK):
+    asked_not_to = sys.dont_write_bytecode or os.environ.get("PYTHONDONTWRITEBYTECODE")  # which -I ignores
+    if not _missing or asked_not_to or not os.access(f"{FOLDER}/__pycache__", os.W_OK):
         return
     from sandboxed_python.image_writer import write_all
 

@@ -15,7 +15,7 @@ from sandboxed_python.errors import LaunchError
 from sandboxed_python.plan.foreign import other_runtime
 from sandboxed_python.plan.mounts import Mounts
 from sandboxed_python.plan.protect import Protection
-from sandboxed_python.plan.runtime import PACKAGE, Runtime, this_runtime
+from sandboxed_python.plan.runtime import PACKAGE, Runtime, sees_system_site, this_runtime
 from sandboxed_python.policy.model import Policy
 from sandboxed_python.policy.patterns import Grant
 from tests.launch.plain import pythons
@@ -67,6 +67,37 @@ def test_files_are_named_as_the_interpreter_names_them(tmp_path: pathlib.Path) -
     everything = Policy(write=(Grant(text="*", kind="all", paths=()),))
     left_out = set(Protection((runtime,), lambda: Mounts(())).left_out(everything, ()))
     assert named | {f"{top}/{name}" for name in ("link", "real/stdlib", "real/site-packages", "real/lib")} <= left_out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "include-system-site-packages = false", "include-system-site-packages = true"),
+        *(
+            "include-system-site-packages\t=\ttrue",
+            "Include-System-Site-Packages=TRUE",
+            "include-system-site-packages=no",
+        ),
+        *("x = 1\rinclude-system-site-packages = false\r", "include-system-site-packages = true\r\nx = 1\r\n"),
+        "include-system-site-packages = false\ninclude-system-site-packages = true",
+        "include-system-site-packages = true\xa0",
+        "include-system-site-packages false",
+    ],
+)
+def test_user_sites_are_protected_where_the_environment_uses_them(tmp_path: pathlib.Path, line: str) -> None:
+    base = os.path.realpath(sys.executable)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(base)
+    text = f"home = {os.path.dirname(base)}\n{line}"
+    (tmp_path / "pyvenv.cfg").write_bytes(text.encode())
+    asked = "import site, sys; print(site.ENABLE_USER_SITE, sys.prefix != sys.base_prefix)"
+    env = {"HOME": str(tmp_path)}
+    ended = subprocess.run([tmp_path / "bin/python3", "-c", asked], capture_output=True, text=True, check=True, env=env)
+    assert ended.stdout == f"{sees_system_site(str(tmp_path))} True\n"
+
+
+def test_an_environment_that_cannot_be_read_may_use_them(tmp_path: pathlib.Path) -> None:
+    assert sees_system_site(str(tmp_path))
 
 
 def test_the_running_interpreter() -> None:

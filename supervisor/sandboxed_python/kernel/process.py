@@ -171,7 +171,7 @@ def set_arguments(words: list[str]) -> None:
     size = len(now)
     pointer = address_of("program_invocation_name")  # to argv[0]; program_invocation_name(3)
     start = int.from_bytes(bytes_at(pointer, 8), "little") if pointer else 0
-    if not start or bytes_at(start, size) != now:
+    if not size or not start or bytes_at(start, size) != now:
         with open("/proc/self/stat", "rb", 0) as file:
             fields = file.read(4096).rpartition(b")")[2].split()
         start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49 of proc_pid_stat(5)

@@ -28,9 +28,10 @@ def other_runtime(executable: str, scripts: str = "") -> Runtime:
     prefix = os.path.dirname(os.path.dirname(os.path.abspath(executable)))
     is_venv = os.path.exists(f"{prefix}/pyvenv.cfg")
     site = [f"{prefix}/lib/{version}/site-packages"] if is_venv else []
+    own = prefix
     if not is_venv:
         prefix = base
-    if not is_venv or sees_system_site(prefix):
+    if not is_venv or sees_system_site(own):
         site += [
             f"{stdlib}/site-packages",
             f"{base}/lib/python3/dist-packages",
@@ -38,12 +39,13 @@ def other_runtime(executable: str, scripts: str = "") -> Runtime:
         ]
     return Runtime(
         executable=executable,
+        base_executable=real,
         prefix=prefix,
         base_prefix=base,
         stdlib=stdlib,
         platstdlib=stdlib,
         site=tuple([path for path in site if os.path.isdir(path)]),
-        user_sites=user_sites_of(version) if not is_venv else (),
+        user_sites=user_sites_of(version) if not is_venv or sees_system_site(own) else (),
         scripts=scripts,
         foreign=True,
     )
