@@ -132,3 +132,12 @@ def test_the_link_on_the_path(attacker: Attacker) -> None:
         assert refused(ended), ended.said
     words = ["--permission", f"--allow-fs-write={attacker.path('user')}/share/", "-c", "print('inside')"]
     assert attacker.run(["sandboxed-python", *words], env=env).stdout == "inside\n"
+
+
+@pytest.mark.parametrize("place", ["/pyvenv.cfg", "/usr/pyvenv.cfg", "/usr/local/pyvenv.cfg"])
+def test_above_the_systems_programs(attacker: Attacker, place: str) -> None:
+    """Where ``/bin`` is a link, ``/bin/python3`` looks above that."""
+    ended = attacker.run([*attacker.command, "--permission", f"--allow-fs-write={place}", "-c", "print('inside')"])
+    assert refused(ended), ended.said
+    words = ["--permission", f"--allow-fs-write={attacker.path('write/pyvenv.cfg')}", "-c", "print('inside')"]
+    assert attacker.run([*attacker.command, *words]).stdout == "inside\n"

@@ -123,6 +123,8 @@ class Protection:
         """Return what runs outside, by its names and where it really is; and every link on the way there."""
         names = [path for runtime in self.runtimes for path in runtime.files]
         names += [*LIBRARY_TREES, *PROGRAM_TREES, *LOADER_FILES]
+        # Every Python in such a tree looks for one there; by a link to the tree, above the link.
+        names += [f"{tree.rpartition('/')[0]}/pyvenv.cfg" for tree in PROGRAM_TREES]
         targets: dict[str, str | OSError] = {}  # of links; most names have their first folders in common
         links: list[str] = []
 
