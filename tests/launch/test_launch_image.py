@@ -12,7 +12,7 @@ import pytest
 
 import sandboxed_python
 from sandboxed_python.image import HEAD, PARTS
-from tests.support import installed
+from tests.support import clean_environment, installed
 
 if TYPE_CHECKING:
     import pathlib
@@ -33,9 +33,17 @@ def cache(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def run(cache: pathlib.Path, before: str) -> None:
+def run(cache: pathlib.Path, before: str, **changes: str | None) -> None:
     code = f"import sys\nsys.path.insert(0, {str(cache.parent.parent)!r})\n{before}\n{WRITE}"
-    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=60)
+    env = clean_environment(changes)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=60, env=env)
+
+
+@pytest.mark.parametrize(("value", "written"), [("1", 0), ("", len(PARTS))])
+def test_who_wants_no_compiled_files_gets_none(cache: pathlib.Path, value: str, written: int) -> None:
+    """Also where the command has started an isolated interpreter, which doesn't look at the variable."""
+    run(cache, "", PYTHONDONTWRITEBYTECODE=value)
+    assert len(list(cache.glob("*.image"))) == written
 
 
 def test_nobody_else_may_write_the_image(cache: pathlib.Path) -> None:
