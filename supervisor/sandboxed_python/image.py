@@ -58,7 +58,9 @@ PARTS = {
         "child.hook", "child.permission", "child.traces", "child.inherit", "child.boot_child",
     ),
 }  # fmt: skip
-HEAD = 4096  # bytes of a file's head: what its reader runs, the version of Python, and how long the pieces are
+# Bytes of a file's head: what its reader runs, the version of Python, and how long the pieces are. The readers, which
+# are the command and child/site/sitecustomize.py, have the number, too: they can't import it.
+HEAD = 4096
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = "sandboxed_python"
 _missing = {"start"}
