@@ -95,12 +95,12 @@ def start(image: Image, this: ModuleType) -> bool:
     Returns:
         Whether it was done.
     """
-    if _valid("start", image):
-        _missing.discard("start")
-        sys.modules[this.__name__] = this
-        _load(image[1])
-        return True
-    return False
+    if not _valid("start", image):
+        return False
+    _missing.discard("start")
+    sys.modules[this.__name__] = this
+    _load(image[1])
+    return True
 
 
 def again(image: Image, this: ModuleType) -> None:

@@ -88,7 +88,7 @@ def _pack(part: str, rows: list[Row]) -> bytes:
     head = marshal.dumps((entry, _frozen_importlib_external.MAGIC_NUMBER, [len(packed) for packed in pieces]))
     if len(head) > HEAD:
         message = f"the head of an image has {len(head)} bytes"
-        raise OverflowError(message)
+        raise OSError(message)  # none is written
     return head.ljust(HEAD, b"\0") + b"".join(pieces)
 
 

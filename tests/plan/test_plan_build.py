@@ -148,6 +148,17 @@ def test_a_grant_from_a_policy_file_is_refused_by_its_line(world: World) -> None
         plan_of(policy)
 
 
+@pytest.mark.parametrize(
+    "executable", ["/venv/bin/python3", "/venv/bin/../bin/python3", "/opt/./python/bin/python3.11"]
+)
+def test_an_interpreter_that_is_named_by_dots_is_the_same(world: World, executable: str) -> None:
+    """As the older ones call themselves when they were started so."""
+    plan = plan_of(world.policy(), runtime=RUNTIME.replace(executable=executable))
+    assert plan.map_gate is not None
+    assert plan.map_gate.files == ("/opt/python/bin/python3.11",)
+    assert plan.policy.readable("/opt/python/bin/python3.11")
+
+
 def test_a_user_site_that_is_not_used_may_be_written(world: World) -> None:
     runtime = RUNTIME.replace(user_sites=())
     plan = plan_of(world.policy(write=("/home/me",)), runtime=runtime)

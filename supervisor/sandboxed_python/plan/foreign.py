@@ -28,10 +28,10 @@ def other_runtime(executable: str, scripts: str = "") -> Runtime:
     prefix = os.path.dirname(os.path.dirname(os.path.abspath(executable)))
     is_venv = os.path.exists(f"{prefix}/pyvenv.cfg")
     site = [f"{prefix}/lib/{version}/site-packages"] if is_venv else []
-    own = prefix
+    outside = not is_venv or sees_system_site(prefix)
     if not is_venv:
         prefix = base
-    if not is_venv or sees_system_site(own):
+    if outside:
         site += [
             f"{stdlib}/site-packages",
             f"{base}/lib/python3/dist-packages",
@@ -45,7 +45,7 @@ def other_runtime(executable: str, scripts: str = "") -> Runtime:
         stdlib=stdlib,
         platstdlib=stdlib,
         site=tuple([path for path in site if os.path.isdir(path)]),
-        user_sites=user_sites_of(version) if not is_venv or sees_system_site(own) else (),
+        user_sites=user_sites_of(version) if outside else (),
         scripts=scripts,
         foreign=True,
     )

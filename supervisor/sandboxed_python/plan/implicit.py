@@ -140,9 +140,12 @@ class RealPaths:
         self._known: dict[str, str | None] = {"/": "/", "": "/"}
 
     def of(self, path: str) -> str | None:
-        """Return where an absolute, normalized path leads, or None if there is nothing."""
+        """Return where an absolute path leads, or None if there is nothing."""
         known = self._known
         if path in known:
+            return known[path]
+        if "/../" in path or "/./" in path:
+            known[path] = _real(path)
             return known[path]
         folder, _, name = path.rpartition("/")
         parent = self.of(folder)
@@ -168,10 +171,14 @@ class RealPaths:
         else:
             folder = ""
         if "." in names or ".." in names:
-            found = os.path.realpath(link)
-            return found if os.path.lexists(found) else None
+            return _real(link)
         self._known[link] = None  # a circle of links leads nowhere
         return self.of("/".join(["", *[name for name in f"{folder}/{'/'.join(names)}".split("/") if name]]) or "/")
+
+
+def _real(path: str) -> str | None:
+    found = os.path.realpath(path)
+    return found if os.path.lexists(found) else None
 
 
 def _rows(rows: Iterable[tuple[str, str, tuple[str, ...], str]], policy: Policy, real: RealPaths) -> list[Grant]:
