@@ -74,7 +74,8 @@ while True: time.sleep(1000)
     [("sys.exit(0)", 0), ("sys.exit(7)", 7), ("1 / 0", 1), ("os.kill(os.getpid(), 9)", 137), ("os.kill(os.getpid(), 15)", 143), ("os.abort()", 134)],
 )  # fmt: skip
 def test_its_code_is_the_programs(option: list[str], ending: str, code: int) -> None:
-    with container(*option, "-c", f"import os, sys\n{ending}") as (program, _first):
+    # It waits until process 1 has been seen, and stdin is closed.
+    with container(*option, "-c", f"import os, sys\nsys.stdin.readline()\n{ending}") as (program, _first):
         assert program.end().code == code
 
 
